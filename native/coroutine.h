@@ -1,0 +1,135 @@
+// One engine that can be left in the middle of a call and gone on with later.
+//
+// Coroutine::resume() runs `body` until it calls suspend(), or returns. Two ways to do that:
+//   Fiber:  a stack of its own on the caller's thread. A switch costs some nanoseconds.
+//   Thread: a thread of its own, the two never running at once. For platforms without assembly below, and for Pythons that
+//           check the stack pointer (3.14 and newer), in case the engine calls Python code.
+#pragma once
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <thread>
+
+namespace pysamp {
+
+class Coroutine {
+   public:
+    virtual ~Coroutine() = default;
+    virtual void resume() = 0;   // called by the owner
+    virtual void suspend() = 0;  // called by the body
+    bool finished() const { return finished_; }
+
+   protected:
+    explicit Coroutine(std::function<void()> body) : body_(std::move(body)) {}
+    std::function<void()> body_;  // must not throw
+    bool finished_ = false;
+};
+
+#if (defined(__x86_64__) || defined(__aarch64__)) && (defined(__linux__) || defined(__APPLE__))
+#define PYSAMP_HAS_FIBERS 1
+
+// Save the callee-saved registers on this stack, store its pointer, and go on with another stack.
+extern "C" void pysamp_switch_stack(void** save, void* load);
+
+class Fiber final : public Coroutine {
+   public:
+    explicit Fiber(std::function<void()> body) : Coroutine(std::move(body)) {
+        page_ = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+        memory_ = mmap(nullptr, kSize + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | kNoReserve, -1, 0);
+        if (memory_ == MAP_FAILED) throw std::bad_alloc();
+        mprotect(memory_, page_, PROT_NONE);  // running out of stack faults instead of corrupting
+        auto* top = reinterpret_cast<void**>(static_cast<char*>(memory_) + kSize + page_);
+#if defined(__x86_64__)
+        // as pysamp_switch_stack leaves a stack: control words, six registers, return address
+        *--top = nullptr;
+        *--top = reinterpret_cast<void*>(&Fiber::entry);
+        *--top = nullptr;                        // rbp
+        *--top = nullptr;                        // rbx
+        *--top = this;                           // r12, which entry reads
+        for (int i = 0; i < 3; ++i) *--top = nullptr;  // r13 to r15
+        *--top = reinterpret_cast<void*>(std::uintptr_t{0x1f80} | (std::uintptr_t{0x037f} << 32));  // mxcsr, x87 control
+#else
+        for (int i = 0; i < 20; ++i) *--top = nullptr;  // x19 to x30, d8 to d15
+        top[0] = this;                                        // x19
+        top[11] = reinterpret_cast<void*>(&Fiber::entry);     // x30
+#endif
+        fiber_ = top;
+    }
+    ~Fiber() override { munmap(memory_, kSize + page_); }
+    void resume() override { pysamp_switch_stack(&owner_, fiber_); }
+    void suspend() override { pysamp_switch_stack(&fiber_, owner_); }
+
+   private:
+    static constexpr std::size_t kSize = std::size_t{8} << 20;  // reserved; memory is used as far as the stack grows
+#if defined(MAP_NORESERVE)
+    static constexpr int kNoReserve = MAP_NORESERVE;
+#else
+    static constexpr int kNoReserve = 0;
+#endif
+    [[noreturn]] static void entry();
+    [[noreturn]] void run() {
+        body_();
+        finished_ = true;
+        suspend();
+        std::abort();  // a finished fiber is never resumed
+    }
+    std::size_t page_;
+    void* memory_;
+    void* fiber_;
+    void* owner_ = nullptr;
+};
+#endif
+
+class Thread final : public Coroutine {
+   public:
+    explicit Thread(std::function<void()> body) : Coroutine(std::move(body)) {}
+    ~Thread() override {
+        if (thread_.joinable()) thread_.join();
+    }
+    void resume() override {
+        std::unique_lock lock(mutex_);
+        engine_runs_ = true;
+        if (!thread_.joinable()) {
+            thread_ = std::thread([this] {
+                body_();
+                std::lock_guard lock(mutex_);
+                finished_ = true;
+                engine_runs_ = false;
+                changed_.notify_all();
+            });
+        } else {
+            changed_.notify_all();
+        }
+        changed_.wait(lock, [this] { return !engine_runs_; });
+    }
+    void suspend() override {
+        std::unique_lock lock(mutex_);
+        engine_runs_ = false;
+        changed_.notify_all();
+        changed_.wait(lock, [this] { return engine_runs_; });
+    }
+
+   private:
+    std::thread thread_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool engine_runs_ = false;
+};
+
+inline std::unique_ptr<Coroutine> make_coroutine(std::function<void()> body, bool own_thread) {
+#if defined(PYSAMP_HAS_FIBERS)
+    if (!own_thread) return std::make_unique<Fiber>(std::move(body));
+#endif
+    return std::make_unique<Thread>(std::move(body));
+}
+
+}  // namespace pysamp

@@ -1,0 +1,46 @@
+"""Enhanced sampling and free energies on the memory of the simulation engine you already use."""
+
+from . import analysis, backends, colvars, methods
+from .api import analyze, bind, describe
+from .citations import citation
+from .errors import (
+    CheckpointError,
+    InvalidInputError,
+    PysampError,
+    PysampWarning,
+    RunInterrupted,
+    SimulationError,
+    UnsupportedError,
+)
+from .grids import Grid
+from .results import Run
+from .run import Callback, run
+from .sampler import BiasForces, Particles, Sampler, SamplerState, System
+from .snapshot import Cell, Snapshot
+
+__all__ = [
+    "BiasForces",
+    "Callback",
+    "Cell",
+    "CheckpointError",
+    "Grid",
+    "InvalidInputError",
+    "Particles",
+    "PysampError",
+    "PysampWarning",
+    "Run",
+    "RunInterrupted",
+    "Sampler",
+    "SamplerState",
+    "SimulationError",
+    "Snapshot",
+    "System",
+    "UnsupportedError",
+    "analyze",
+    "bind",
+    "citation",
+    "describe",
+    "run",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,10 @@
+"""From runs to free energies and their errors."""
+
+from . import abf, static  # noqa: F401 (they register their overloads of analyze)
+from .errors import jackknife_error
+from .free_energy import FreeEnergy
+from .integrate import GradientIntegrator
+from .metadynamics import hills
+from .reweight import solve_wham
+
+__all__ = ["FreeEnergy", "GradientIntegrator", "hills", "jackknife_error", "solve_wham"]

@@ -1,0 +1,86 @@
+"""Free energy of adaptive biasing force runs: the mean force, integrated."""
+
+import numpy as np
+from jaxtyping import Float
+
+from ..api import analyze
+from ..errors import InvalidInputError
+from ..grids import Grid
+from ..methods.abf import ABF
+from ..results import Run
+from .errors import jackknife_error
+from .free_energy import FreeEnergy
+from .integrate import GradientIntegrator
+from .sampling import check_discard, leave_out_units, n_blocks_per_replica, place_of
+
+__all__: list[str] = []
+
+_LEAST_BLOCKS = 8
+
+
+@analyze.dispatch
+def _analyze_abf(
+    method: ABF, run: Run, /, *, grid: Grid | None = None, discard: float | None = None
+) -> FreeEnergy:
+    """The average force in each bin, integrated; errors from blocks of time.
+
+    Force samples are right from the first step on, whatever the bias was, so nothing is left out unless ``discard`` says
+    so. The bins are those of the method.
+    """
+    check_discard(discard)
+    if grid is not None and grid is not method.grid:
+        raise InvalidInputError("ABF has measured on its own grid; leave grid=... out.")
+    place = place_of(run, method)
+    sums = np.concatenate([_blocks(state.methods[place], discard or 0.0, len(run.states)) for state in run.states])
+    grid = method.grid
+    total = sums.sum(axis=0)
+    if len(sums) < _LEAST_BLOCKS or not total[:, -1].any():
+        raise InvalidInputError(
+            f"{int(total[:, -1].sum())} force samples inside the grid, in {len(sums)} blocks of time, are too few for an error "
+            "estimate: run longer, and check that the grid covers the CVs' range."
+        )
+    integrator = GradientIntegrator(grid, total[:, -1].reshape(grid.shape))
+    left_out = leave_out_units(sums)
+    forces = np.stack([_mean(s, grid) for s in left_out])
+    mean_force = _mean(total, grid)
+    # a bin that one block alone has seen: what the others would say about it is not known
+    replicates = [np.where(np.isfinite(f), f, mean_force) for f in forces]
+    energies = np.stack([integrator(-force) for force in replicates])
+    energies = np.where(np.isfinite(forces).all(axis=-1), energies, np.nan)
+    return FreeEnergy.from_probabilities(
+        _weights(integrator(-mean_force), run.kT),
+        np.stack([_weights(f, run.kT) for f in energies]),
+        grid,
+        kT=run.kT,
+        labels=method.labels,
+        unit=run.energy_unit,
+        mean_force=mean_force,
+        mean_force_stderr=np.where(np.isfinite(mean_force), jackknife_error(forces), np.nan),
+    )
+
+
+def _blocks(state: object, discard: float, n_replicas: int) -> Float[np.ndarray, "blocks bins m"]:
+    """Sums of one replica in blocks of time; an incomplete last block joins the one before."""
+    sums = np.moveaxis(np.asarray(state.sums, dtype=np.float64), 1, 0)
+    length, n_steps = int(state.block_length), int(state.n_steps)
+    n_full, rest = divmod(n_steps, length)
+    n_used = n_full + (rest > 0)
+    sums = sums[:n_used].copy()
+    if n_full and 0 < rest < length / 2:
+        sums[-2] += sums[-1]
+        sums = sums[:-1]
+    sums = sums[int(discard * len(sums)) :]
+    wanted = min(n_blocks_per_replica(n_replicas), len(sums)) if n_replicas > 1 else len(sums)
+    groups = np.arange(len(sums)) * wanted // max(len(sums), 1)
+    return np.stack([sums[groups == group].sum(axis=0) for group in range(wanted)]) if wanted else sums
+
+
+def _mean(sums: Float[np.ndarray, "bins m"], grid: Grid) -> Float[np.ndarray, "..."]:
+    """Average force in each bin; nan where there is no sample."""
+    with np.errstate(invalid="ignore"):
+        return (sums[:, :-1] / sums[:, -1:]).reshape(*grid.shape, -1)
+
+
+def _weights(energies: Float[np.ndarray, "*shape"], kT: float) -> Float[np.ndarray, "*shape"]:
+    finite = np.isfinite(energies)
+    return np.where(finite, np.exp(-(np.where(finite, energies, np.inf) - np.nanmin(energies)) / kT), 0.0)

@@ -1,0 +1,248 @@
+"""Free energy of metadynamics, from all hills."""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+
+from ..api import analyze
+from ..errors import InvalidInputError
+from ..grids import Grid
+from ..methods.base import check_grid
+from ..methods.metadynamics import Metadynamics
+from ..results import Run
+from .free_energy import FreeEnergy
+from .reweight import solve_wham
+from .sampling import (
+    MIN_UNITS,
+    blocks_of_time,
+    check_discard,
+    default_grid,
+    leave_out_units,
+    locate,
+    logged_xi,
+    n_blocks_per_replica,
+    place_of,
+)
+
+__all__ = ["hills"]
+
+_KERNEL = 0.5  # width of the smoothing kernel over sigma
+_N_SLICES = 200
+_FAMILIAR = 0.9  # the transient ends when this part of all samples lies where the run has been before
+_LEAST_DISCARD, _MOST_DISCARD = 0.1, 0.5
+_UNSAMPLED = np.exp(-2.0)  # what one sample at a distance of two kernel widths contributes
+_CHUNK = 1024
+
+
+def hills(run: Run) -> xr.Dataset:
+    """Hills of a metadynamics run: ``center`` (replica, hill, cv), ``height`` and ``step``.
+
+    Args:
+        run: a run whose methods include :class:`~pysamp.methods.Metadynamics`.
+
+    Raises:
+        InvalidInputError: if they do not.
+    """
+    method = next((m for m in run.methods if isinstance(m, Metadynamics)), None)
+    if method is None:
+        raise InvalidInputError(f"Only Metadynamics has hills; this run had {[type(m).__name__ for m in run.methods]}.")
+    centers, heights = _hills(run, method)
+    steps = int(method.stride) * np.arange(1, centers.shape[1] + 1)
+    return xr.Dataset(
+        {"center": (("replica", "hill", "cv"), centers), "height": (("replica", "hill"), heights)},
+        {"step": ("hill", steps), "cv": list(method.labels)},
+    )
+
+
+@analyze.dispatch
+def _analyze_metadynamics(
+    method: Metadynamics, run: Run, /, *, grid: Grid | None = None, discard: float | None = None
+) -> FreeEnergy:
+    r"""Metadynamics as a sequence of short simulations, each under a nearly constant bias.
+
+    The run is cut into slices in which the bias changes little. In each, the CVs (at the hills, or in the log where that has
+    more of them) are samples under the slice's average bias; WHAM unites the slices, as it does the windows of umbrella
+    sampling. Unlike the final bias, which remembers about the last 1/gamma of a run, this uses all of it. The histogram
+    is smoothed with Gaussians of sigma / 2 on the biased distribution, which is nearly flat.
+
+    The beginning is left out until nine tenths of all samples lie in places that have been visited, but at least a
+    tenth and at most half of the run, unless ``discard`` says otherwise.
+    """
+    check_discard(discard)
+    centers, heights = _hills(run, method)
+    n_replicas, n_hills = heights.shape
+    if n_hills < 4 * MIN_UNITS:
+        raise InvalidInputError(
+            f"{n_hills} hills are too few for an error estimate, which needs {4 * MIN_UNITS}: run longer, or choose a "
+            f"smaller stride than {int(method.stride)}."
+        )
+    if grid is None:
+        grid = method.grid or default_grid(centers.reshape(-1, method.n_cvs), method.periods, method.sigma / 2)
+    check_grid(grid, method)
+    samples, n_before = _samples(run, method, centers)
+    n_blocks = n_blocks_per_replica(n_replicas)
+
+    kept = [_transient(xi, method.sigma, discard) for xi in samples]
+    histograms = []
+    for xi, first in zip(samples, kept, strict=True):
+        blocks = blocks_of_time(len(xi) - first, n_blocks)
+        histograms += [_histogram(grid, method, xi[first:][blocks == block]) for block in range(n_blocks)]
+    scale = np.prod(np.sqrt(2 * np.pi) * _KERNEL * method.sigma / grid.widths)
+    visited = np.sum(histograms, axis=0) * scale > _UNSAMPLED
+    if not visited.any():
+        raise InvalidInputError("No hill lies in the grid: choose one that covers the CVs' range.")
+
+    n_slices = max(4, min(_N_SLICES, 400 // n_replicas))
+    biases, counts = [], np.zeros((n_replicas, n_blocks, n_replicas, n_slices))
+    for replica, (xi, first) in enumerate(zip(samples, kept, strict=True)):
+        edges = _slices(heights[replica], int(n_before[first]), n_slices)
+        biases.append(_slice_biases(grid, method, centers[replica], heights[replica], edges)[:, visited])
+        inside = locate(grid, xi[first:]) >= 0
+        blocks = blocks_of_time(len(xi) - first, n_blocks)[inside]
+        slices = np.searchsorted(edges, n_before[first:][inside], side="right") - 1
+        np.add.at(counts[replica, :, replica], (blocks, np.minimum(slices, n_slices - 1)), 1.0)
+    n_b = counts.reshape(n_replicas * n_blocks, n_replicas * n_slices)
+    n_s = np.stack(histograms)[:, visited]
+    n_s *= (n_b.sum(axis=1) / np.maximum(n_s.sum(axis=1), 1e-300))[:, None]  # what the kernels lost outside
+    reduced = np.concatenate(biases) / run.kT
+
+    p, f = solve_wham(n_s.sum(axis=0), n_b.sum(axis=0), reduced)
+    left_out = zip(leave_out_units(n_s), leave_out_units(n_b), strict=True)
+    replicates = [solve_wham(samples_k, counts_k, reduced, f)[0] for samples_k, counts_k in left_out]
+    return FreeEnergy.from_probabilities(
+        _on_grid(p, visited, grid),
+        np.stack([_on_grid(q, visited, grid) for q in replicates]),
+        grid,
+        kT=run.kT,
+        labels=method.labels,
+        unit=run.energy_unit,
+    )
+
+
+def _hills(run: Run, method: Metadynamics) -> tuple[Float[np.ndarray, "r hills n"], Float[np.ndarray, "r hills"]]:
+    """Centres and heights of the hills of all replicas."""
+    place = place_of(run, method)
+    states = [state.methods[place] for state in run.states]
+    n = min(int(state.n_hills) for state in states)
+    centers = np.stack([np.asarray(state.centers)[:n] for state in states])
+    return centers, np.stack([np.asarray(state.heights)[:n] for state in states])
+
+
+def _samples(
+    run: Run, method: Metadynamics, centers: Float[np.ndarray, "r hills n"]
+) -> tuple[Float[np.ndarray, "r samples n"], Int[np.ndarray, " samples"]]:
+    """Samples of the CVs, and how many hills there were before each: from the log if it has more than there are hills."""
+    n_hills = centers.shape[1]
+    if "xi" in run.log and run.log.sizes["sample"] > n_hills:
+        steps = np.asarray(run.log["step"].values, dtype=np.int64)
+        # the hill of step k * stride acts from the next step on
+        n_before = np.maximum(-(-steps // int(method.stride)) - 1, 0)
+        known = n_before <= n_hills
+        return logged_xi(run, method)[:, known], n_before[known]
+    return centers, np.arange(n_hills)
+
+
+def _transient(xi: Float[np.ndarray, "samples n"], sigma: Float[np.ndarray, " n"], discard: float | None) -> int:
+    """Number of samples to leave out at the beginning."""
+    n = len(xi)
+    if discard is not None:
+        return int(discard * n)
+    _, first_visits, counts = np.unique(np.floor(xi / sigma), axis=0, return_index=True, return_counts=True)
+    order = np.argsort(first_visits)
+    familiar = np.cumsum(counts[order]) >= _FAMILIAR * n
+    first = int(first_visits[order][np.argmax(familiar)])
+    return int(np.clip(first, _LEAST_DISCARD * n, _MOST_DISCARD * n))
+
+
+def _slices(heights: Float[np.ndarray, " hills"], first: int, n_slices: int) -> Int[np.ndarray, " slices_plus_1"]:
+    """Edges of slices of hills with nearly the same sum of heights."""
+    total = np.concatenate([[0.0], np.cumsum(heights[first:])])
+    edges = first + np.searchsorted(total, np.linspace(0.0, total[-1], n_slices + 1), side="left")
+    edges[0], edges[-1] = first, len(heights)
+    return edges
+
+
+def _slice_biases(
+    grid: Grid,
+    method: Metadynamics,
+    centers: Float[np.ndarray, "hills n"],
+    heights: Float[np.ndarray, " hills"],
+    edges: Int[np.ndarray, " slices_plus_1"],
+) -> Float[np.ndarray, "slices bins"]:
+    """Average bias at the bins' centres during each slice [energy]."""
+    result = np.zeros((len(edges) - 1, grid.size))
+    bias = _sum_on_grid(_bias_factors, grid, method, centers[: edges[0]], heights[None, : edges[0]])[0]
+    for i, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        own = np.arange(start, end)
+        # before hill j of the slice there were its first j - 1
+        share = (end - 1 - own) / max(end - start, 1)
+        weights = heights[own] * np.stack([share, np.ones(len(own))])
+        average, all_of_it = _sum_on_grid(_bias_factors, grid, method, centers[own], weights)
+        result[i] = bias + average
+        bias = bias + all_of_it
+    return result
+
+
+def _histogram(grid: Grid, method: Metadynamics, xi: Float[np.ndarray, "samples n"]) -> Float[np.ndarray, " bins"]:
+    """Smoothed histogram of the samples inside the grid, each of weight 1."""
+    xi = xi[locate(grid, xi) >= 0]
+    return _sum_on_grid(_kernel_factors, grid, method, xi, np.ones((1, len(xi))))[0]
+
+
+def _sum_on_grid(
+    factors_of: Callable,
+    grid: Grid,
+    method: Metadynamics,
+    points: Float[np.ndarray, "points n"],
+    weights: Float[np.ndarray, "k points"],
+) -> Float[np.ndarray, "k bins"]:
+    """Weighted sums, over points, of products of one function per axis."""
+    total = np.zeros((len(weights), grid.size))
+    for start in range(0, len(points), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        first, *others = [factors_of(grid, method, d, points[chunk, d]) for d in range(grid.n_dims)]
+        rest = np.ones((len(first), 1))
+        for factor in others:
+            rest = (rest[:, :, None] * factor[:, None, :]).reshape(len(first), -1)
+        for k, weight in enumerate(weights[:, chunk]):
+            total[k] += ((weight[:, None] * first).T @ rest).reshape(-1)
+    return total
+
+
+def _bias_factors(grid: Grid, method: Metadynamics, d: int, x: Float[np.ndarray, " h"]) -> Float[np.ndarray, "h m"]:
+    """Factor of each hill at the bins' centres of one axis: interpolated as the method does, or the Gaussian itself."""
+    if method.grid is None or not _same(grid, method.grid):
+        return _gaussians(grid.centers[d], x, method.sigma[d], method.periods[d])
+    nodes = grid.lower[d] + grid.widths[d] * (np.arange(grid.shape[d] + 3) - 1.0)
+    at_nodes = _gaussians(nodes, x, method.sigma[d], method.periods[d])
+    n = grid.shape[d]
+    middle = 9.0 * (at_nodes[:, 1 : n + 1] + at_nodes[:, 2 : n + 2]) - (at_nodes[:, :n] + at_nodes[:, 3 : n + 3])
+    return middle / 16.0
+
+
+def _kernel_factors(grid: Grid, method: Metadynamics, d: int, x: Float[np.ndarray, " h"]) -> Float[np.ndarray, "h m"]:
+    """Smoothing kernel of each sample over the bins of one axis, normalised to 1 within the grid."""
+    kernel = _gaussians(grid.centers[d], x, _KERNEL * method.sigma[d], method.periods[d])
+    return kernel / kernel.sum(axis=1, keepdims=True)
+
+
+def _gaussians(
+    at: Float[np.ndarray, " m"], centers: Float[np.ndarray, " h"], sigma: float, period: float | None
+) -> Float[np.ndarray, "h m"]:
+    distance = at - centers[:, None]
+    if period is not None:
+        distance -= period * np.round(distance / period)
+    return np.exp(-0.5 * (distance / sigma) ** 2)
+
+
+def _on_grid(p: Float[np.ndarray, " visited"], visited: Bool[np.ndarray, " bins"], grid: Grid) -> Float[np.ndarray, "..."]:
+    full = np.zeros(grid.size)
+    full[visited] = p
+    return full.reshape(grid.shape)
+
+
+def _same(first: Grid, second: Grid) -> bool:
+    bounds = np.array_equal(first.lower, second.lower) and np.array_equal(first.upper, second.upper)
+    return bounds and first.shape == second.shape

@@ -1,0 +1,150 @@
+"""What a backend is: a simulation tied to a sampler."""
+
+import abc
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..api import bind, describe, stack
+from ..errors import UnsupportedError
+from ..methods.base import AbstractMethod
+from ..sampler import Sampler, SamplerState, System
+from ..snapshot import Snapshot
+
+__all__ = ["Bound"]
+
+_MODULES = {"openmm": ".openmm", "simtk": ".openmm"}
+
+
+class Bound(abc.ABC):
+    """A simulation tied to a sampler; a context manager that leaves the simulation as it was found.
+
+    Most engines simulate one replica; a backend that simulates several in one program has ``n_replicas`` of them.
+
+    Attributes:
+        sampler: the sampler.
+        system: what the sampler was built for.
+        n_replicas: simulations that run together.
+    """
+
+    sampler: Sampler
+    system: System
+    n_replicas: int = 1
+
+    @abc.abstractmethod
+    def run(self, n_steps: int, *, log_every: int = 0) -> Float[np.ndarray, "replica rows width"]:
+        """Run ``n_steps`` steps and return the rows logged, one at every multiple of ``log_every`` (0: none).
+
+        Not more than ``loop.MAX_ROWS`` rows fit in one call.
+
+        Raises:
+            SimulationError: if the engine failed or a bias was not finite.
+        """
+
+    @property
+    @abc.abstractmethod
+    def arrays(self) -> Mapping[str, Array]:
+        """All particles' ``positions``, ``velocities``, ``masses``, ``forces`` as JAX arrays on the engine's own memory.
+
+        Valid until ``run`` or ``close`` is called next; look at them, do not keep them.
+        """
+
+    @property
+    @abc.abstractmethod
+    def states(self) -> list[SamplerState]:
+        """State of the sampler, one per replica."""
+
+    @states.setter
+    @abc.abstractmethod
+    def states(self, states: Sequence[SamplerState]) -> None: ...
+
+    @abc.abstractmethod
+    def snapshots(self) -> list[Snapshot]:
+        """The whole system, one snapshot per replica."""
+
+    @abc.abstractmethod
+    def restore(self, snapshots: Sequence[Snapshot]) -> None:
+        """Set the engine to earlier snapshots; exactly, where they carry the engine's own checkpoint."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give the simulation back as it was found; harmless when called twice."""
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """What to note in a result: version of the engine, platform, route."""
+        return {}
+
+    def initial_states(self, seeds: Sequence[int]) -> list[SamplerState]:
+        """States before the first step, one per replica."""
+        with jax.enable_x64(True):
+            return [
+                self.sampler.init(self.sampler.particles(snapshot), seed)
+                for snapshot, seed in zip(self.snapshots(), seeds, strict=True)
+            ]
+
+    def reserve(self, n_steps: int) -> None:
+        """Make room in the states for ``n_steps`` more steps."""
+        with jax.enable_x64(True):
+            self.states = [self.sampler.reserve(state, n_steps) for state in self.states]
+
+    def steps_until_report(self, limit: int) -> int:
+        """Steps until something of the user's own (a reporter) wants to run, at most ``limit``."""
+        return limit
+
+    def report(self) -> None:
+        """Let the user's own reporters run if they are due."""
+
+    def __enter__(self) -> "Bound":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@describe.dispatch
+def _describe_unknown(simulation: object, /) -> System:
+    _import_backend(simulation)
+    return describe(simulation)
+
+
+@bind.dispatch
+def _bind_unknown(simulation: object, sampler: Sampler, /, *, seed: int | None = None) -> Bound:
+    _import_backend(simulation)
+    return bind(simulation, sampler, seed=seed)
+
+
+@bind.dispatch
+def _bind_methods(simulation: object, methods: AbstractMethod | tuple, /, *, seed: int | None = None) -> Bound:
+    return bind(simulation, Sampler.build(methods, describe(simulation)), seed=seed)
+
+
+@stack.dispatch
+def _stack_unknown(first: object, others: list, /) -> None:
+    del first, others
+
+
+def _import_backend(simulation: Any) -> None:
+    """Import the backend of the package that ``simulation`` comes from.
+
+    Raises:
+        UnsupportedError: if there is none, or it is there already and does not know this type.
+    """
+    kind = type(simulation)
+    module = _MODULES.get(kind.__module__.partition(".")[0])
+    name = None if module is None else __package__ + module
+    if name is None or name in sys.modules:
+        raise UnsupportedError(
+            f"generate_context returned {simulation!r}, a {kind.__module__}.{kind.__qualname__}. It must return an "
+            "openmm.app.Simulation, an openmm.Context or a pysamp.backends.toy.Simulation: end the function with "
+            "'return simulation'."
+        )
+    importlib.import_module(name)

@@ -1,0 +1,552 @@
+"""OpenMM: stepped from inside the compiled loop on the platforms in host memory, through ``PythonForce`` elsewhere.
+
+``generate_context`` returns an ``openmm.app.Simulation`` or an ``openmm.Context`` with positions set. The route is chosen for the
+platform; return ``PythonForceRoute(simulation)`` to insist on the one that needs no compiled extension.
+"""
+
+import importlib
+import logging
+import math
+import os
+import sys
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import openmm
+from jaxtyping import Array, Bool, Float, Int
+from openmm import unit
+
+from ..api import bind, describe
+from ..errors import InvalidInputError, PysampWarning, SimulationError, UnsupportedError
+from ..loop import FINISHED, MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop
+from ..sampler import BiasForces, Particles, Sampler, SamplerState, System
+from ..snapshot import Snapshot
+from .base import Bound
+from .view import View
+
+__all__ = ["PythonForceRoute"]
+
+_LOGGER = logging.getLogger("pysamp")
+_BOLTZMANN = 0.00831446261815324  # kJ/mol/K
+_VARIABLE_STEP = (openmm.VariableLangevinIntegrator, openmm.VariableVerletIntegrator)
+_LEAPFROG = (openmm.VerletIntegrator, openmm.NoseHooverIntegrator)
+_LEAPFROG_LANGEVIN = (openmm.LangevinMiddleIntegrator, openmm.LangevinIntegrator)
+
+
+class PythonForceRoute:
+    """Wraps what ``generate_context`` returns to have the bias added by ``openmm.PythonForce``, on any platform.
+
+    Args:
+        simulation: an ``openmm.app.Simulation`` or ``openmm.Context``.
+    """
+
+    def __init__(self, simulation: openmm.app.Simulation | openmm.Context):
+        self.simulation = simulation
+
+
+# ------------------------------------------------------------------------------------------------- what OpenMM knows
+
+
+def _context(simulation: Any) -> openmm.Context:
+    if isinstance(simulation, PythonForceRoute):
+        return _context(simulation.simulation)
+    return simulation if isinstance(simulation, openmm.Context) else simulation.context
+
+
+def _integrator(context: openmm.Context) -> openmm.Integrator:
+    integrator = context.getIntegrator()
+    if isinstance(integrator, openmm.CompoundIntegrator):
+        return integrator.getIntegrator(integrator.getCurrentIntegrator())
+    return integrator
+
+
+def _kT(context: openmm.Context, integrator: openmm.Integrator) -> float | None:
+    """Thermal energy of the integrator or a thermostat, None if there is none."""
+    if isinstance(integrator, openmm.NoseHooverIntegrator):
+        temperature = integrator.getTemperature(0) if integrator.getNumThermostats() else None
+    elif hasattr(integrator, "getTemperature"):
+        temperature = integrator.getTemperature()
+    else:
+        parameters = context.getParameters()
+        thermostats = [f for f in context.getSystem().getForces() if isinstance(f, openmm.AndersenThermostat)]
+        name = openmm.AndersenThermostat.Temperature()
+        temperature = parameters[name] * unit.kelvin if thermostats else None
+    return None if temperature is None else temperature.value_in_unit(unit.kelvin) * _BOLTZMANN
+
+
+def _momentum_timestep(integrator: openmm.Integrator, timestep: float) -> float | None:
+    """Time over which a constant force changes the momentum between two force evaluations.
+
+    Both kinds kick the velocities by a whole step at each evaluation, so the velocities found there are half a step old. A
+    Langevin thermostat acts between two kicks; by symmetry half of what it takes belongs to each (docs/momenta).
+    """
+    if isinstance(integrator, _LEAPFROG_LANGEVIN):
+        friction = integrator.getFriction().value_in_unit(unit.picosecond**-1)
+        return timestep * 0.5 * (1.0 + math.exp(-friction * timestep))
+    return timestep if isinstance(integrator, _LEAPFROG) else None
+
+
+def _positions(context: openmm.Context, **options: bool) -> openmm.State:
+    try:
+        return context.getState(getPositions=True, **options)
+    except openmm.OpenMMException as error:
+        raise InvalidInputError(
+            f"OpenMM says: {error}. Call simulation.context.setPositions(...) in generate_context, before returning."
+        ) from error
+
+
+def _describe(simulation: Any) -> System:
+    context = _context(simulation)
+    system, integrator = context.getSystem(), _integrator(context)
+    name = type(integrator).__name__
+    if isinstance(integrator, _VARIABLE_STEP):
+        raise UnsupportedError(
+            f"{name} varies its step, so a bias that changes with time has no meaning in steps. Use a fixed step, such as "
+            f"{name.replace('Variable', '').replace('LangevinI', 'LangevinMiddleI')}(...)."
+        )
+    if isinstance(integrator, openmm.RPMDIntegrator):
+        raise UnsupportedError("RPMDIntegrator simulates many copies of the particles; the bias would act on one of them.")
+    state = _positions(context)
+    n = system.getNumParticles()
+    timestep = integrator.getStepSize().value_in_unit(unit.picosecond)
+    periodic = system.usesPeriodicBoundaryConditions()
+    box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+    flexible = any(isinstance(force, openmm.MonteCarloFlexibleBarostat) for force in system.getForces())
+    constraints = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
+    return System(
+        masses=np.array([system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]),
+        timestep=timestep,
+        kT=_kT(context, integrator),
+        momentum_timestep=_momentum_timestep(integrator, timestep),
+        periodic=periodic,
+        orthorhombic=periodic and not flexible and bool(np.all(box == np.diag(np.diag(box)))),
+        constraints=np.array(constraints, dtype=np.int64).reshape(-1, 2),
+        massless=frozenset(i for i in range(n) if system.isVirtualSite(i)),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ native route
+
+
+def _load_native() -> tuple[Any, str]:
+    """The compiled extension, or None and the reason why it cannot be used."""
+    try:
+        native = importlib.import_module("pysamp.backends._openmm_native")
+    except ImportError as error:
+        return None, f"the compiled extension is not there ({error})"
+    built, found = native.openmm_version, openmm.Platform.getOpenMMVersion()
+    if built != found:
+        return None, f"it was built for OpenMM {built} and this is {found}; reinstall pysamp to build it again"
+    if "pysamp_openmm_advance" not in _REGISTERED:
+        jax.ffi.register_ffi_target("pysamp_openmm_advance", native.advance_target(), platform="cpu")
+        _REGISTERED.add("pysamp_openmm_advance")
+    return native, ""
+
+
+_REGISTERED: set[str] = set()
+
+
+class _HostEngine(AbstractEngine):
+    """OpenMM on a platform in host memory: an XLA FFI call resumes it."""
+
+    fuse: ClassVar[bool] = True
+
+    address: Int[Array, ""]
+    n_atoms: int = eqx.field(static=True)
+    periodic: bool = eqx.field(static=True)
+    velocities: bool = eqx.field(static=True)
+
+    def begin(self) -> tuple["_HostEngine", Float[Array, " m"]]:
+        """Start the steps that the hook was told to do."""
+        return self.advance(jnp.zeros(1 + 3 * self.n_atoms))
+
+    def advance(self, forces: Float[Array, " f"]) -> tuple["_HostEngine", Float[Array, " m"]]:
+        """Hand the forces over and let the engine go on to its next force evaluation."""
+        size = 10 + (6 if self.velocities else 3) * self.n_atoms
+        call = jax.ffi.ffi_call(
+            "pysamp_openmm_advance", jax.ShapeDtypeStruct((size,), jnp.float64), has_side_effect=True
+        )
+        return self, call(self.address, forces)
+
+    def is_running(self, handed: Float[Array, " m"]) -> Bool[Array, ""]:
+        """Until the steps are done or something went wrong."""
+        return handed[0] != FINISHED
+
+    def unpack(self, handed: Float[Array, " m"]) -> tuple[Int[Array, ""], Particles]:
+        """Kind, box, positions, velocities."""
+        return handed[0].astype(jnp.int32), unpack_particles(handed, self.n_atoms, self.periodic, self.velocities)
+
+    def pack(self, forces: BiasForces) -> Float[Array, " f"]:
+        """Energy, then forces."""
+        return jnp.append(forces.energy, forces.forces)
+
+
+def unpack_particles(packed: Any, n_atoms: int, periodic: bool, velocities: bool) -> Particles:
+    """Particles from ``kind, box (9), positions (3 k), velocities (3 k)``."""
+    end = 10 + 3 * n_atoms
+    return Particles(
+        packed[10:end].reshape(n_atoms, 3),
+        packed[1:10].reshape(3, 3) if periodic else None,
+        packed[end:].reshape(n_atoms, 3) if velocities else None,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- the bounds
+
+
+class _OpenMMBound(Bound):
+    """What both routes share: the user's System and Context, snapshots, reporters, errors."""
+
+    _force_index: int
+
+    def __init__(self, simulation: Any, sampler: Sampler, seed: int | None):
+        self.sampler = sampler
+        self.system = describe(simulation)
+        self._simulation = simulation
+        self._context = _context(simulation)
+        self._engine_system = self._context.getSystem()
+        self._integrator = self._context.getIntegrator()
+        self._due: list = []
+        self._check(sampler)
+        self._loop = Loop(sampler)
+        self._closed = False
+        self._add_force()
+        try:
+            self._reinitialize(seed)
+            self.states = self.initial_states([0])
+        except BaseException:
+            self.close()
+            raise
+
+    def _add_force(self) -> None:
+        raise NotImplementedError
+
+    def _advance(self, n_steps: int, log_every: int) -> None:
+        raise NotImplementedError
+
+    def _check(self, sampler: Sampler) -> None:
+        barostats = [type(f).__name__ for f in self._engine_system.getForces() if "Barostat" in type(f).__name__]
+        for method in sampler.methods:
+            if barostats and not method.has_energy:
+                warnings.warn(
+                    f"{type(method).__name__} has no bias energy, so {barostats[0]} accepts volume moves without it. That is "
+                    "right only if the CVs do not change with the volume.",
+                    PysampWarning,
+                    stacklevel=4,
+                )
+
+    def _reinitialize(self, seed: int | None = None) -> None:
+        """Make the Context take up the changed System, and keep its state; with a seed, start new random numbers."""
+        context = self._context
+        if seed is None:
+            context.reinitialize(preserveState=True)
+            return
+        state = context.getState(getPositions=True, getVelocities=True, getParameters=True, getIntegratorParameters=True)
+        generators = [self._integrator, *self._engine_system.getForces()]
+        generators = [g for g in generators if hasattr(g, "setRandomNumberSeed")]
+        before = [g.getRandomNumberSeed() for g in generators]
+        seeds = np.random.SeedSequence(seed).generate_state(len(generators)) % (2**31 - 1) + 1
+        for generator, value in zip(generators, seeds, strict=True):
+            generator.setRandomNumberSeed(int(value))
+        context.reinitialize()
+        for generator, value in zip(generators, before, strict=True):
+            generator.setRandomNumberSeed(value)
+        context.setState(state)
+
+    def run(self, n_steps: int, *, log_every: int = 0) -> Float[np.ndarray, "replica rows width"]:
+        """Run ``n_steps`` steps."""
+        if self._closed:
+            raise SimulationError("The simulation was closed; bind it again.")
+        if log_every and n_steps // log_every + 1 > MAX_ROWS:
+            raise InvalidInputError(f"{n_steps} steps with a row every {log_every} are more than {MAX_ROWS} rows.")
+        self._advance(n_steps, log_every)
+        return self._loop.take_rows()
+
+    def _fail(self, message: str, not_finite: bool, cause: BaseException | None = None) -> None:
+        state = self.states[0]
+        step = max(int(state.step) - 1, 0)
+        if not_finite:
+            raise SimulationError(f"The simulation stopped at step {step}: {self.sampler.blame(state)}.") from cause
+        raise SimulationError(f"OpenMM stopped at step {step}: {message}") from cause
+
+    @property
+    def states(self) -> list[SamplerState]:
+        """State of the sampler."""
+        return self._loop.states
+
+    @states.setter
+    def states(self, states: Sequence[SamplerState]) -> None:
+        self._loop.states = states
+
+    def snapshots(self) -> list[Snapshot]:
+        """Positions, velocities, box, step, and OpenMM's own checkpoint."""
+        state = _positions(self._context, getVelocities=True)
+        return [
+            Snapshot(
+                positions=np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)),
+                velocities=np.array(state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)),
+                masses=self.system.masses,
+                box=np.array(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
+                if self.system.periodic
+                else None,
+                step=state.getStepCount(),
+                engine=np.frombuffer(self._context.createCheckpoint(), dtype=np.uint8),
+            )
+        ]
+
+    def restore(self, snapshots: Sequence[Snapshot]) -> None:
+        """Exactly from OpenMM's checkpoint, or from the arrays if it is of another platform or version."""
+        (snapshot,) = snapshots
+        if snapshot.engine is not None:
+            try:
+                self._context.loadCheckpoint(np.asarray(snapshot.engine).tobytes())
+            except openmm.OpenMMException as error:
+                warnings.warn(
+                    f"OpenMM cannot load its checkpoint here ({error}); going on from positions and velocities, with other "
+                    "random numbers.",
+                    PysampWarning,
+                    stacklevel=2,
+                )
+            else:
+                return
+        context = self._context
+        if snapshot.box is not None:
+            context.setPeriodicBoxVectors(*np.asarray(snapshot.box))
+        context.setPositions(np.asarray(snapshot.positions))
+        context.setVelocities(np.asarray(snapshot.velocities))
+        context.setStepCount(int(snapshot.step))
+        context.setTime(int(snapshot.step) * self.system.timestep)
+
+    def steps_until_report(self, limit: int) -> int:
+        """Steps until the next of the Simulation's reporters is due."""
+        self._due = []
+        simulation = self._app_simulation
+        if simulation is None:
+            return limit
+        for reporter in simulation.reporters:
+            report = reporter.describeNextReport(simulation)
+            if isinstance(report, tuple):
+                included = ("positions", "velocities", "forces", "energy")
+                report = {
+                    "steps": report[0],
+                    "include": [name for name, wanted in zip(included, report[1:5], strict=True) if wanted],
+                    "periodic": report[5] if len(report) > 5 else None,
+                }
+            if 0 < report["steps"] <= limit:
+                if report["steps"] < limit:
+                    self._due = []
+                limit = report["steps"]
+                self._due.append((reporter, report))
+        return limit
+
+    def report(self) -> None:
+        """Run the reporters that the last ``steps_until_report`` found due."""
+        due, self._due = self._due, []
+        simulation = self._app_simulation
+        for reporter, report in due:
+            include = set(report["include"])
+            periodic = report.get("periodic")
+            state = self._context.getState(
+                positions="positions" in include,
+                velocities="velocities" in include,
+                forces="forces" in include,
+                energy="energy" in include,
+                parameters=True,
+                enforcePeriodicBox=self.system.periodic if periodic is None else periodic,
+            )
+            reporter.report(simulation, state)
+
+    @property
+    def _app_simulation(self) -> Any:
+        simulation = self._simulation
+        if isinstance(simulation, PythonForceRoute):
+            simulation = simulation.simulation
+        return None if isinstance(simulation, openmm.Context) else simulation
+
+    def close(self) -> None:
+        """Take the force out of the System and let the Context forget it."""
+        if not self._closed:
+            self._closed = True
+            self._engine_system.removeForce(self._force_index)
+            self._context.reinitialize(preserveState=True)
+
+
+class NativeBound(_OpenMMBound):
+    """OpenMM on the Reference or CPU platform, stepped from inside the compiled loop."""
+
+    def _add_force(self) -> None:
+        native, reason = _load_native()
+        if native is None:
+            raise UnsupportedError(f"The native route cannot be used: {reason}.")
+        this = weakref.ref(self)
+
+        def evaluate(packed: np.ndarray) -> np.ndarray:
+            bound = this()
+            if bound is None:
+                raise RuntimeError("the simulation was not closed")
+            return bound._loop.evaluate(bound._particles(packed))
+
+        self._native = native
+        self._hook = native.Hook(
+            system=int(self._engine_system.this),
+            atoms=list(self.sampler.atoms),
+            velocities=self.sampler.needs_velocities,
+            steps_by_count=not _updates_context_state(self._integrator),
+            own_thread=_needs_own_thread(),
+            evaluate=evaluate,
+        )
+        self._force_index = self._hook.index
+        with jax.enable_x64(True):
+            self._engine = jax.device_put(
+                _HostEngine(
+                    address=np.int64(self._hook.address),
+                    n_atoms=len(self.sampler.atoms),
+                    periodic=self.system.periodic,
+                    velocities=self.sampler.needs_velocities,
+                )
+            )
+
+    def _particles(self, packed: Any) -> Particles:
+        return unpack_particles(packed, len(self.sampler.atoms), self.system.periodic, self.sampler.needs_velocities)
+
+    def _advance(self, n_steps: int, log_every: int) -> None:
+        self._hook.start(n_steps)
+        cause = None
+        try:
+            self._engine = self._loop.run(self._engine, log_every)
+        except Exception as error:  # noqa: BLE001 - the engine must be left in a clean state whatever XLA raises
+            cause = error
+        finally:
+            message, not_finite = self._hook.finish()
+        if message or cause is not None:
+            self._fail(message or str(cause), not_finite, cause)
+
+    @property
+    def arrays(self) -> Mapping[str, View]:
+        """Positions, velocities and forces in the engine's memory, and the masses."""
+        views = {
+            name: View.of(flat, padding, self.system.masses.shape[0])
+            for name, (flat, padding) in self._hook.arrays(self._context).items()
+        }
+        return views | {"masses": self.system.masses}
+
+
+class PythonForceBound(_OpenMMBound):
+    """OpenMM on any platform, through a Python callback at each force evaluation."""
+
+    def _add_force(self) -> None:
+        force = openmm.PythonForce(self._compute)
+        force.setParticles(list(self.sampler.atoms))
+        force.setUsesPeriodicBoundaryConditions(self.system.periodic)
+        self._running = False
+        self._last_step = -1
+        self._log_every = 0
+        self._error: BaseException | None = None
+        self._not_finite = False
+        self._force_index = self._engine_system.addForce(force)
+
+    def _compute(self, state: openmm.State) -> tuple[float, np.ndarray]:
+        positions = state.getPositions(asNumpy=True)._value
+        box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.system.periodic else None
+        velocities = None
+        if self.sampler.needs_velocities:
+            everything = self._context.getState(getVelocities=True).getVelocities(asNumpy=True)._value
+            velocities = everything[list(self.sampler.atoms)]
+        particles = Particles(positions, box, velocities)
+        try:
+            if self._running:
+                step = state.getStepCount()
+                kind = NEW_STEP if step != self._last_step else SAME_STEP
+                self._last_step = step
+                packed = self._loop.call_back(kind, particles, self._log_every)
+            else:
+                packed = self._loop.evaluate(particles)
+        except Exception as error:
+            self._error = error
+            raise
+        if not np.isfinite(packed).all():
+            self._not_finite = True
+            raise FloatingPointError("a bias energy or force is not finite")
+        return float(packed[0]), packed[1:].reshape(-1, 3)
+
+    def _advance(self, n_steps: int, log_every: int) -> None:
+        self._log_every, self._running = log_every, True
+        try:
+            self._integrator.step(n_steps)
+        except Exception as error:  # noqa: BLE001 - OpenMM wraps whatever was raised in the callback
+            self._fail(str(error), self._not_finite, error)
+        finally:
+            self._running = False
+
+    @property
+    def arrays(self) -> Mapping[str, Array]:
+        """Copies: this route has no access to the engine's memory."""
+        raise UnsupportedError(
+            "The PythonForce route has no view of OpenMM's memory; use bound.snapshots(), or the native route."
+        )
+
+
+def _updates_context_state(integrator: openmm.Integrator) -> bool:
+    """Whether the integrator tells the forces of each new step; a CustomIntegrator may not."""
+    if isinstance(integrator, openmm.CompoundIntegrator):
+        return all(_updates_context_state(integrator.getIntegrator(i)) for i in range(integrator.getNumIntegrators()))
+    if not isinstance(integrator, openmm.CustomIntegrator):
+        return True
+    steps = [integrator.getComputationStep(i)[0] for i in range(integrator.getNumComputations())]
+    return openmm.CustomIntegrator.UpdateContextState in steps
+
+
+def _needs_own_thread() -> bool:
+    """Whether the engine needs a thread of its own instead of a stack of its own.
+
+    From 3.14 on CPython checks the stack pointer, which fails if the engine calls Python code (a user's PythonForce) on a
+    stack that Python does not know.
+    """
+    return sys.version_info >= (3, 14) or os.environ.get("PYSAMP_OPENMM_THREAD", "0") not in ("", "0")
+
+
+# -------------------------------------------------------------------------------------------------------- dispatch
+
+
+def _route(context: openmm.Context) -> type[_OpenMMBound]:
+    platform = context.getPlatform().getName()
+    if platform in ("Reference", "CPU"):
+        native, reason = _load_native()
+        if native is not None:
+            _LOGGER.info("OpenMM %s platform: stepped from the compiled loop", platform)
+            return NativeBound
+        _warn_once(f"pysamp adds its bias through openmm.PythonForce, which is slower, because {reason}.")
+    _LOGGER.info("OpenMM %s platform: bias through PythonForce", platform)
+    return PythonForceBound
+
+
+def _warn_once(text: str) -> None:
+    if text not in _WARNED:
+        _WARNED.add(text)
+        warnings.warn(text, PysampWarning, stacklevel=5)
+
+
+_WARNED: set[str] = set()
+
+
+@describe.dispatch
+def _describe_openmm(simulation: openmm.app.Simulation | openmm.Context | PythonForceRoute, /) -> System:
+    return _describe(simulation)
+
+
+@bind.dispatch
+def _bind_openmm(
+    simulation: openmm.app.Simulation | openmm.Context, sampler: Sampler, /, *, seed: int | None = None
+) -> Bound:
+    return _route(_context(simulation))(simulation, sampler, seed)
+
+
+@bind.dispatch
+def _bind_python_force(simulation: PythonForceRoute, sampler: Sampler, /, *, seed: int | None = None) -> Bound:
+    return PythonForceBound(simulation, sampler, seed)

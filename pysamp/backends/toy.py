@@ -1,0 +1,289 @@
+"""Langevin dynamics on an analytic potential, in JAX: a full backend for teaching and testing, with replicas by vmap."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from ..api import bind, describe, stack
+from ..errors import InvalidInputError, SimulationError
+from ..loop import FINISHED, NEW_STEP, AbstractEngine, Loop
+from ..sampler import BiasForces, Particles, Sampler, SamplerState, System
+from ..snapshot import Snapshot
+from ..units import as_array
+from .base import Bound
+
+__all__ = ["Simulation"]
+
+
+class Simulation:
+    r"""Particles in an analytic potential with Langevin dynamics, or none.
+
+    The integrator is the leapfrog form of "middle" Langevin (V R O R), the one of OpenMM's ``LangevinMiddleIntegrator``: its
+    configurations are accurate to high order in the time step. With ``friction=0`` it is leapfrog Verlet.
+
+    Args:
+        potential: JAX function of all positions ``(n, 3)`` [length] that returns the energy [energy].
+        positions: ``(n, 3)`` [length].
+        masses: one number, or one per particle [mass].
+        kT: thermal energy [energy].
+        timestep: [time].
+        friction: [1/time].
+        velocities: ``(n, 3)`` [length/time]; drawn from the thermal distribution if None.
+        box: box vectors as rows [length], or None. The potential itself is responsible for its images.
+        seed: of the random numbers.
+
+    Raises:
+        InvalidInputError: if shapes or signs are wrong.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import pysamp
+        >>> from pysamp.backends import toy
+        >>> from pysamp.colvars import Component
+        >>> from pysamp.methods import Unbiased
+        >>> def generate_context():
+        ...     return toy.Simulation(lambda x: 0.5 * jnp.sum(x**2), [[0.0, 0.0, 0.0]], timestep=0.1)
+        >>> run = pysamp.run(Unbiased([Component([0], axis=0)]), generate_context, 100, log_every=10, progress=False)
+        >>> dict(run.log.sizes)
+        {'replica': 1, 'sample': 10, 'cv': 1}
+
+    References:
+        Zhang, Liu, Yan, Tuckerman & Liu, J. Phys. Chem. A 123, 6056 (2019), doi 10.1021/acs.jpca.9b02771.
+    """
+
+    def __init__(
+        self,
+        potential: Callable,
+        positions: Any,
+        *,
+        masses: Any = 1.0,
+        kT: float = 1.0,
+        timestep: float = 0.005,
+        friction: float = 1.0,
+        velocities: Any = None,
+        box: Any = None,
+        seed: int = 0,
+    ):
+        self.potential = potential
+        self.positions = np.atleast_2d(as_array(positions))
+        if self.positions.ndim != 2 or self.positions.shape[1] != 3:
+            raise InvalidInputError(f"positions must have the shape (n, 3), got {self.positions.shape}.")
+        n = len(self.positions)
+        try:
+            self.masses = np.array(np.broadcast_to(as_array(masses), (n,)))
+        except ValueError as error:
+            raise InvalidInputError(f"masses must be one number or {n}, got {masses!r}.") from error
+        self.kT, self.timestep, self.friction = float(kT), float(timestep), float(friction)
+        if not (self.timestep > 0 and self.kT > 0 and self.friction >= 0 and (self.masses > 0).all()):
+            raise InvalidInputError("timestep, kT and masses must be positive, and friction not negative.")
+        self.box = None if box is None else as_array(box)
+        self.seed = int(seed)
+        if velocities is None:
+            normal = np.random.default_rng(self.seed).normal(size=(n, 3))
+            self.velocities = normal * np.sqrt(self.kT / self.masses)[:, None]
+        else:
+            self.velocities = as_array(velocities)
+        if self.velocities.shape != (n, 3):
+            raise InvalidInputError(f"velocities must have the shape ({n}, 3), got {self.velocities.shape}.")
+        self.step = 0
+
+
+class _Replicas:
+    """Several simulations that differ in their positions, velocities and random numbers only."""
+
+    def __init__(self, simulations: Sequence[Simulation]):
+        self.simulations = list(simulations)
+
+
+class _Engine(AbstractEngine):
+    """The integrator, all replicas at once."""
+
+    potential: Callable = eqx.field(static=True)
+    x: Float[Array, "r n 3"]
+    v: Float[Array, "r n 3"]
+    keys: Key[Array, " r"]
+    step: Int[Array, ""]
+    remaining: Int[Array, ""]
+    masses: Float[Array, " n"]
+    parameters: Float[Array, "3"]
+    box: Float[Array, "3 3"] | None
+    atoms: tuple[int, ...] = eqx.field(static=True)
+    velocities_too: bool = eqx.field(static=True)
+
+    def begin(self) -> tuple["_Engine", tuple[Int[Array, ""], Particles]]:
+        """Hand over the particles as they are."""
+        return self, (jnp.where(self.remaining > 0, NEW_STEP, FINISHED).astype(jnp.int32), self._particles())
+
+    def is_running(self, handed: tuple[Int[Array, ""], Particles]) -> Bool[Array, ""]:
+        """Until all steps are done, or something is not finite."""
+        return handed[0] != FINISHED
+
+    def unpack(self, handed: tuple[Int[Array, ""], Particles]) -> tuple[Int[Array, ""], Particles]:
+        """What was handed over as it is."""
+        return handed
+
+    def pack(self, forces: BiasForces) -> BiasForces:
+        """The forces as they are."""
+        return forces
+
+    def advance(self, forces: BiasForces) -> tuple["_Engine", tuple[Int[Array, ""], Particles]]:
+        """One step under the potential's and the bias forces; a bias that is not finite ends the run."""
+        kT, timestep, friction = self.parameters
+        gradient = jax.vmap(jax.grad(self.potential))(self.x)
+        total = (-gradient).at[:, np.asarray(self.atoms)].add(forces.forces)
+        masses = self.masses[None, :, None]
+        keep = jnp.exp(-friction * timestep)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, self.step)
+        noise = jax.vmap(lambda key: jax.random.normal(key, self.x.shape[1:], dtype=self.x.dtype))(keys)
+        v = self.v + timestep * total / masses
+        x = self.x + 0.5 * timestep * v
+        v = keep * v + jnp.sqrt(kT * (1.0 - keep**2) / masses) * noise
+        x = x + 0.5 * timestep * v
+        finite = jnp.all(jnp.isfinite(forces.energy)) & jnp.all(jnp.isfinite(total))
+        engine = eqx.tree_at(
+            lambda e: (e.x, e.v, e.step, e.remaining),
+            self,
+            (
+                jnp.where(finite, x, self.x),
+                jnp.where(finite, v, self.v),
+                self.step + finite,
+                self.remaining - finite,
+            ),
+        )
+        going = finite & (engine.remaining > 0)
+        return engine, (jnp.where(going, NEW_STEP, FINISHED).astype(jnp.int32), engine._particles())
+
+    def _particles(self) -> Particles:
+        atoms = np.asarray(self.atoms)
+        r = self.x.shape[0]
+        box = None if self.box is None else jnp.broadcast_to(self.box[None], (r, 3, 3))
+        return Particles(self.x[:, atoms], box, self.v[:, atoms] if self.velocities_too else None)
+
+
+class ToyBound(Bound):
+    """Toy simulations tied to a sampler, all replicas in one compiled program."""
+
+    def __init__(self, simulations: Sequence[Simulation], sampler: Sampler, seed: int | None):
+        self.sampler = sampler
+        self.system = describe(simulations[0])
+        self.n_replicas = len(simulations)
+        self._simulations = list(simulations)
+        self._loop = Loop(sampler, self.n_replicas)
+        first = simulations[0]
+        with jax.enable_x64(True):
+            seeds = [s.seed for s in simulations] if seed is None else np.random.SeedSequence(seed).generate_state(self.n_replicas)
+            self._engine = _Engine(
+                potential=first.potential,
+                x=jnp.asarray(np.stack([s.positions for s in simulations])),
+                v=jnp.asarray(np.stack([s.velocities for s in simulations])),
+                keys=jax.vmap(jax.random.key)(jnp.asarray(seeds)),
+                step=jnp.asarray(first.step),
+                remaining=jnp.asarray(0),
+                masses=jnp.asarray(first.masses),
+                parameters=jnp.array([first.kT, first.timestep, first.friction]),
+                box=None if first.box is None else jnp.asarray(first.box),
+                atoms=sampler.atoms,
+                velocities_too=sampler.needs_velocities,
+            )
+        self.states = self.initial_states(range(self.n_replicas))
+
+    def run(self, n_steps: int, *, log_every: int = 0) -> Float[np.ndarray, "replica rows width"]:
+        """Run ``n_steps`` steps."""
+        with jax.enable_x64(True):
+            engine = eqx.tree_at(lambda e: e.remaining, self._engine, jnp.asarray(n_steps))
+            self._engine = self._loop.run(engine, log_every)
+        if int(self._engine.remaining) or not np.isfinite(np.asarray(self._engine.x)).all():
+            states = self.states
+            bad = next((s for s in states if not (np.isfinite(s.xi).all() and np.isfinite(s.energies).all())), states[0])
+            raise SimulationError(f"The simulation stopped at step {int(bad.step) - 1}: {self.sampler.blame(bad)}.")
+        return self._loop.take_rows()
+
+    @property
+    def arrays(self) -> Mapping[str, Array]:
+        """Positions, velocities and masses of all replicas, and the potential's forces."""
+        with jax.enable_x64(True):
+            forces = -jax.vmap(jax.grad(self._engine.potential))(self._engine.x)
+        return {
+            "positions": self._engine.x,
+            "velocities": self._engine.v,
+            "masses": self._engine.masses,
+            "forces": forces,
+        }
+
+    @property
+    def states(self) -> list[SamplerState]:
+        """State of the sampler, one per replica."""
+        return self._loop.states
+
+    @states.setter
+    def states(self, states: Sequence[SamplerState]) -> None:
+        self._loop.states = states
+
+    def snapshots(self) -> list[Snapshot]:
+        """One snapshot per replica; its ``engine`` is the random key."""
+        x, v = np.asarray(self._engine.x), np.asarray(self._engine.v)
+        keys = np.asarray(jax.random.key_data(self._engine.keys))
+        step = int(self._engine.step)
+        masses, box = np.asarray(self._engine.masses), self._simulations[0].box
+        return [Snapshot(x[r], v[r], masses, box, step, keys[r]) for r in range(self.n_replicas)]
+
+    def restore(self, snapshots: Sequence[Snapshot]) -> None:
+        """Set positions, velocities, step and random keys."""
+        with jax.enable_x64(True):
+            keys = self._engine.keys
+            if all(s.engine is not None for s in snapshots):
+                keys = jax.random.wrap_key_data(jnp.stack([jnp.asarray(s.engine) for s in snapshots]))
+            self._engine = eqx.tree_at(
+                lambda e: (e.x, e.v, e.keys, e.step),
+                self._engine,
+                (
+                    jnp.stack([jnp.asarray(s.positions) for s in snapshots]),
+                    jnp.stack([jnp.asarray(s.velocities) for s in snapshots]),
+                    keys,
+                    jnp.asarray(int(snapshots[0].step)),
+                ),
+            )
+
+    def close(self) -> None:
+        """Write the last positions and velocities to the user's simulations."""
+        for simulation, snapshot in zip(self._simulations, self.snapshots(), strict=True):
+            simulation.positions, simulation.velocities = snapshot.positions, snapshot.velocities
+            simulation.step = int(snapshot.step)
+
+
+@describe.dispatch
+def _describe_toy(simulation: Simulation, /) -> System:
+    return System(
+        masses=simulation.masses,
+        timestep=simulation.timestep,
+        kT=simulation.kT,
+        # the thermostat acts between two kicks, and takes half of its share of each: see docs/momenta
+        momentum_timestep=simulation.timestep * 0.5 * (1.0 + np.exp(-simulation.friction * simulation.timestep)),
+        periodic=simulation.box is not None,
+        orthorhombic=simulation.box is not None and bool(np.all(simulation.box == np.diag(np.diag(simulation.box)))),
+    )
+
+
+@describe.dispatch
+def _describe_replicas(simulation: _Replicas, /) -> System:
+    return describe(simulation.simulations[0])
+
+
+@bind.dispatch
+def _bind_toy(simulation: Simulation, sampler: Sampler, /, *, seed: int | None = None) -> ToyBound:
+    return ToyBound([simulation], sampler, seed)
+
+
+@bind.dispatch
+def _bind_replicas(simulation: _Replicas, sampler: Sampler, /, *, seed: int | None = None) -> ToyBound:
+    return ToyBound(simulation.simulations, sampler, seed)
+
+
+@stack.dispatch
+def _stack_toy(first: Simulation, others: list, /) -> _Replicas:
+    return _Replicas([first, *others])

@@ -1,0 +1,265 @@
+"""The compiled molecular-dynamics loop: the engine's next force evaluation, the sampler's step, and the log, in one program.
+
+The loop is the same for every engine that can be advanced from inside a compiled program. Each turn hands the engine the
+bias forces and gets the particles at its next force evaluation; no Python runs in between.
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.interpreters import partial_eval
+from jaxtyping import Array, Bool, Float, Int
+
+from .sampler import BiasForces, Particles, Sampler, SamplerState
+
+try:
+    from jax.experimental.xla_metadata import set_xla_metadata
+except ImportError:  # an XLA detail; without it a step is correct, but several times slower on CPU
+    set_xla_metadata = None
+
+__all__ = ["AbstractEngine", "Log", "Loop"]
+
+FINISHED, NEW_STEP, SAME_STEP = 0, 1, 2
+MAX_ROWS = 1024  # log rows of one chunk
+
+
+class AbstractEngine(eqx.Module):
+    """An engine that a compiled program can advance; a pytree of whatever it carries through the loop.
+
+    At each stop it hands something over, from which ``unpack`` makes the particles and the kind of stop: FINISHED when the
+    engine has done the steps that it was asked for, NEW_STEP at the first force evaluation of an MD step, SAME_STEP at any
+    further one (barostat trial, inner step of a multiple-time-step integrator).
+
+    Attributes:
+        fuse: whether to compile the sampler's step as one function. For engines whose own step is not JAX code: next to
+            other code in the loop it gains little, and XLA (jaxlib 0.10.1) crashes on some of it.
+    """
+
+    fuse: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def begin(self) -> tuple["AbstractEngine", Any]:
+        """Start; returns the engine and what it hands over at its first stop."""
+
+    @abc.abstractmethod
+    def advance(self, forces: Any) -> tuple["AbstractEngine", Any]:
+        """Give the engine the packed bias forces and let it go on to its next stop."""
+
+    @abc.abstractmethod
+    def is_running(self, handed: Any) -> Bool[Array, ""]:
+        """Whether the stop is one for forces, not the end."""
+
+    @abc.abstractmethod
+    def unpack(self, handed: Any) -> tuple[Int[Array, ""], Particles]:
+        """Kind of the stop, and the particles."""
+
+    @abc.abstractmethod
+    def pack(self, forces: BiasForces) -> Any:
+        """Bias forces in the form that ``advance`` takes."""
+
+
+class Log(eqx.Module):
+    """Rows logged in one chunk: step, CVs, bias energy of each method, diagnostics.
+
+    Attributes:
+        rows: room for the rows of a chunk.
+        n_rows: how many are filled.
+    """
+
+    rows: Float[Array, "*replicas room width"]
+    n_rows: Int[Array, ""]
+
+
+def log_row(sampler: Sampler, state: SamplerState) -> Float[Array, " width"]:
+    """What is logged of a state."""
+    diagnostics = [jnp.asarray(value, dtype=state.xi.dtype) for value in sampler.diagnostics(state).values()]
+    step = (state.step - 1).astype(state.xi.dtype)
+    return jnp.concatenate([step[None], state.xi, state.energies, *[value[None] for value in diagnostics]])
+
+
+def log_columns(sampler: Sampler) -> list[str]:
+    """Names of the entries of ``log_row``."""
+    energies = [f"bias_energy[{i}]" for i in range(len(sampler.methods))]
+    return ["step", *sampler.labels, *energies, *sampler.diagnostic_names]
+
+
+def _turn(
+    sampler: Sampler, state: SamplerState, log: Log, kind: Array, particles: Particles, log_every: Array, batched: bool
+) -> tuple[SamplerState, Log, BiasForces]:
+    """One force evaluation: sampler, then log."""
+    is_step = kind == NEW_STEP
+    if batched:
+        axes = SamplerState(step=None, key=0, methods=0, xi=0, energies=0)  # type: ignore[arg-type]
+        step = jax.vmap(sampler.step, in_axes=(axes, 0, None), out_axes=(axes, 0))
+        row = jax.vmap(log_row, in_axes=(None, axes))
+    else:
+        step, row = sampler.step, log_row
+    due = is_step & (log_every > 0) & (state.step % jnp.maximum(log_every, 1) == 0)
+    state, forces = step(state, particles, is_step)
+
+    def write() -> Log:
+        new = row(sampler, state)[..., None, :]
+        start = (jnp.zeros_like(log.n_rows),) * (new.ndim - 2) + (log.n_rows, jnp.zeros_like(log.n_rows))
+        return Log(jax.lax.dynamic_update_slice(log.rows, new, start), log.n_rows + 1)
+
+    return state, jax.lax.cond(due, write, lambda: log), forces
+
+
+def _as_one_function(function: Callable, *args: Any) -> Any:
+    """Call ``function`` so that XLA's CPU compiler makes it one function instead of a list of some fifty kernels.
+
+    XLA (jaxlib 0.10.1) aborts the process if two arguments of such a call are not used in it, or if calls inside it are
+    marked as well. So only the call itself is marked; what ``function`` only passes on, or does not use, goes around it.
+    """
+    if set_xla_metadata is None:
+        return function(*args)
+    inputs, structure = jax.tree.flatten(args)
+    closed, shapes = jax.make_jaxpr(
+        lambda *flat: function(*jax.tree.unflatten(structure, flat)), return_shape=True
+    )(*inputs)
+    place = {id(variable): i for i, variable in enumerate(closed.jaxpr.invars)}
+    passed_on = [place.get(id(variable)) for variable in closed.jaxpr.outvars]
+    pruned, used = partial_eval.dce_jaxpr(closed.jaxpr, [p is None for p in passed_on])
+
+    def unmarked(*flat: Array) -> list[Array]:
+        with set_xla_metadata(inlineable=None, xla_cpu_small_call=None):
+            return jax.core.eval_jaxpr(pruned, closed.consts, *flat)
+
+    with set_xla_metadata(inlineable="false", xla_cpu_small_call="true"):
+        new = iter(jax.jit(unmarked)(*(value for value, is_used in zip(inputs, used, strict=True) if is_used)))
+    outputs = [next(new) if p is None else inputs[p] for p in passed_on]
+    return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+
+@partial(jax.jit, static_argnames=("batched",), donate_argnames=("state", "engine", "log"))
+def _run_loop(
+    sampler: Sampler, state: SamplerState, engine: AbstractEngine, log: Log, log_every: Array, *, batched: bool
+) -> tuple[SamplerState, AbstractEngine, Log]:
+    Loop.n_traces += 1
+
+    def turn(
+        sampler: Sampler, state: SamplerState, log: Log, handed: Any, log_every: Array
+    ) -> tuple[SamplerState, Log, Any]:
+        kind, particles = engine.unpack(handed)
+        state, log, forces = _turn(sampler, state, log, kind, particles, log_every, batched)
+        return state, log, engine.pack(forces)
+
+    def body(carry: tuple) -> tuple:
+        state, log, engine, handed = carry
+        call = _as_one_function if engine.fuse else (lambda function, *args: function(*args))
+        state, log, forces = call(turn, sampler, state, log, handed, log_every)
+        return (state, log, *engine.advance(forces))
+
+    state, log, engine, _ = jax.lax.while_loop(lambda carry: engine.is_running(carry[3]), body, (state, log, *engine.begin()))
+    return state, engine, log
+
+
+@partial(jax.jit, donate_argnames=("state", "log"))
+def _call_back(
+    sampler: Sampler, state: SamplerState, log: Log, kind: Array, particles: Particles, log_every: Array
+) -> tuple[SamplerState, Log, Float[Array, " m"]]:
+    Loop.n_traces += 1
+    state, log, forces = _turn(sampler, state, log, kind, particles, log_every, batched=False)
+    return state, log, jnp.append(forces.energy, forces.forces)
+
+
+@jax.jit
+def _evaluate(sampler: Sampler, state: SamplerState, particles: Particles) -> Float[Array, " m"]:
+    forces = sampler.evaluate(state, particles)
+    return jnp.append(forces.energy, forces.forces)
+
+
+class Loop:
+    """The compiled loop for one sampler, with the state that it carries from chunk to chunk.
+
+    Args:
+        sampler: the sampler.
+        n_replicas: None for one simulation, else the number of replicas on the leading axis of everything.
+
+    Attributes:
+        n_traces: how often a loop was traced in this process, for tests.
+        state: the sampler's state on the device; donated at the next step.
+    """
+
+    n_traces: ClassVar[int] = 0
+    _state: SamplerState
+
+    def __init__(self, sampler: Sampler, n_replicas: int | None = None):
+        self._n_replicas = n_replicas
+        with jax.enable_x64(True):
+            self._sampler = jax.device_put(sampler)
+            self._log = self._empty_log()
+
+    def run(self, engine: AbstractEngine, log_every: int) -> AbstractEngine:
+        """Run an engine until it has finished, and return it; its arrays are donated.
+
+        Args:
+            engine: the engine.
+            log_every: steps between log rows; 0 for none.
+        """
+        with jax.enable_x64(True):
+            batched = self._n_replicas is not None
+            self._state, engine, self._log = _run_loop(
+                self._sampler, self._state, engine, self._log, np.int64(log_every), batched=batched
+            )
+            jax.block_until_ready(self._log.n_rows)  # JAX may run the loop in the background
+        return engine
+
+    def call_back(self, kind: int, particles: Particles, log_every: int) -> Float[np.ndarray, " m"]:
+        """One force evaluation of an engine that calls back; returns the bias energy followed by the forces."""
+        with jax.enable_x64(True):
+            self._state, self._log, forces = _call_back(
+                self._sampler, self._state, self._log, np.int32(kind), particles, np.int64(log_every)
+            )
+            return np.asarray(forces)
+
+    def evaluate(self, particles: Particles) -> Float[np.ndarray, " m"]:
+        """The present bias at other positions: its energy followed by the forces."""
+        with jax.enable_x64(True):
+            return np.array(_evaluate(self._sampler, self._state, particles))
+
+    def take_rows(self) -> Float[np.ndarray, "replica rows width"]:
+        """The rows logged since the log was last emptied, on the host; empties the log."""
+        n_rows = int(self._log.n_rows)
+        shape = self._log.rows.shape
+        rows = np.array(self._log.rows[..., :n_rows, :]) if n_rows else np.zeros((*shape[:-2], 0, shape[-1]))
+        with jax.enable_x64(True):
+            self._log = Log(self._log.rows, jnp.zeros((), dtype=jnp.int32))
+        return rows if self._n_replicas is not None else rows[None]
+
+    @property
+    def states(self) -> list[SamplerState]:
+        """Copies of the state, one per replica."""
+        with jax.enable_x64(True):
+            if self._n_replicas is None:
+                return [jax.tree.map(jnp.copy, self._state)]
+            shared = eqx.tree_at(lambda s: s.step, self._state, replace=None, is_leaf=lambda leaf: leaf is None)
+            return [
+                eqx.tree_at(
+                    lambda s: s.step,
+                    jax.tree.map(lambda leaf, r=r: leaf[r], shared),
+                    jnp.copy(self._state.step),
+                    is_leaf=lambda leaf: leaf is None,
+                )
+                for r in range(self._n_replicas)
+            ]
+
+    @states.setter
+    def states(self, states: Sequence[SamplerState]) -> None:
+        with jax.enable_x64(True):
+            if self._n_replicas is None:
+                self._state = jax.tree.map(jnp.array, states[0])
+            else:
+                stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+                self._state = eqx.tree_at(lambda s: s.step, stacked, jnp.array(states[0].step))
+
+    def _empty_log(self) -> Log:
+        width = len(log_columns(self._sampler))
+        replicas = () if self._n_replicas is None else (self._n_replicas,)
+        return Log(jnp.zeros((*replicas, MAX_ROWS, width)), jnp.zeros((), dtype=jnp.int32))

@@ -1,0 +1,20 @@
+"""Sampling methods: pure functions in the space of collective variables."""
+
+from .abf import ABF
+from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
+from .harmonic import HarmonicBias
+from .metadynamics import Metadynamics
+from .unbiased import Unbiased
+from .walls import HarmonicWalls
+
+__all__ = [
+    "ABF",
+    "AbstractMethod",
+    "AbstractStaticBias",
+    "Bias",
+    "HarmonicBias",
+    "HarmonicWalls",
+    "Metadynamics",
+    "Observation",
+    "Unbiased",
+]

@@ -1,0 +1,160 @@
+"""Adaptive biasing force."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ..colvars.base import AbstractCV
+from ..grids import Grid
+from .base import AbstractMethod, Bias, Observation, as_cvs, as_positive, as_stride, check_grid
+
+__all__ = ["ABF", "ABFState"]
+
+N_BLOCKS = 16
+_FIRST_BLOCK = 64  # samples per block at the start; doubled whenever all blocks are full
+
+
+class ABFState(eqx.Module):
+    """Sums of force samples, bin by bin, in consecutive blocks of time.
+
+    Attributes:
+        sums: for each bin and block, the sum of samples of the force on each CV [energy / CV unit], and their number.
+        block_length: steps per block; doubles, and neighbouring blocks merge, whenever all blocks are full.
+        n_steps: steps seen so far.
+        place: bin of the last step, or -1 if it was outside.
+        momentum: generalized momentum at the last step.
+        outside: number of steps at which a CV was outside the grid.
+    """
+
+    sums: Float[Array, "bins blocks n_plus_1"]
+    block_length: Int[Array, ""]
+    n_steps: Int[Array, ""]
+    place: Int[Array, ""]
+    momentum: Float[Array, " n"]
+    outside: Int[Array, ""]
+
+
+class ABF(AbstractMethod[ABFState]):
+    r"""Adaptive biasing force: cancels the running average of the force on the CVs.
+
+    The force on the CVs is the rate of change of their generalized momentum less the bias,
+
+    $$F_k = \frac{p_{k+1} - p_k}{\Delta t} - \lambda_k, \qquad p = Z^{-1} \dot\xi, \qquad
+      Z = \nabla\xi\, M^{-1} \nabla\xi^T,$$
+
+    whose average at fixed $\xi$ is $-\partial A / \partial \xi$ with $A = -kT \ln P(\xi)$. Constraints of the engine that
+    touch the CVs' atoms reduce Z (see the sampler). The samples are averaged in the bins of a grid and the bias is
+    $\lambda = -\langle F \rangle \min(1, N / N_\mathrm{full})$; outside the grid there is no bias and nothing is sampled.
+    The sums are kept in 16 blocks of time, from which error bars come.
+
+    Choose it for one to three CVs when the mean force is wanted or barriers are smooth. For several CVs the bias is not the
+    gradient of a potential, so it reports no energy; use another method with a Monte Carlo barostat.
+
+    Args:
+        cvs: collective variables, one or a list; periodic and non-periodic ones mix.
+        grid: the bins.
+        full_samples: samples in a bin from which on the whole average is applied.
+        kT: thermal energy [energy], only needed if the engine's integrator has none.
+
+    Raises:
+        InvalidInputError: if the grid does not fit the CVs, or full_samples is not positive.
+
+    Example:
+        >>> import pysamp
+        >>> from pysamp.colvars import Distance
+        >>> from pysamp.methods import ABF
+        >>> ABF(Distance([0, 1]), grid=pysamp.Grid(0.2, 1.2, 50)).full_samples
+        array(200)
+
+    References:
+        Darve & Pohorille, J. Chem. Phys. 115, 9169 (2001), doi 10.1063/1.1410978.
+        Darve, Rodriguez-Gomez & Pohorille, J. Chem. Phys. 128, 144120 (2008), doi 10.1063/1.2829861.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"momentum"})
+    has_energy: ClassVar[bool] = False
+
+    cvs: tuple[AbstractCV, ...]
+    grid: Grid
+    full_samples: Int[np.ndarray, ""]
+    kT: Float[np.ndarray, ""] | None
+
+    def __init__(self, cvs: Any, *, grid: Grid, full_samples: int = 200, kT: Any = None):
+        self.cvs = as_cvs(cvs)
+        self.grid = grid
+        self.full_samples = as_stride(full_samples, "full_samples")
+        self.kT = None if kT is None else as_positive(kT, "kT")
+
+    def __check_init__(self):
+        check_grid(self.grid, self)
+
+    def init(self, obs: Observation) -> ABFState:
+        """No samples."""
+        zero = jnp.zeros_like(obs.step)
+        return ABFState(
+            sums=jnp.zeros((self.grid.size, N_BLOCKS, self.n_cvs + 1), dtype=obs.xi.dtype),
+            block_length=zero + _FIRST_BLOCK,
+            n_steps=zero,
+            place=zero - 1,
+            momentum=jnp.zeros_like(obs.xi),
+            outside=zero,
+        )
+
+    def update(self, state: ABFState, obs: Observation) -> ABFState:
+        """Add the force since the last step to the bin of the last step."""
+        bias = self._bias_in(state, state.place)
+        force = (obs.momentum - state.momentum) / obs.timestep - bias
+        valid = state.place >= 0
+        sample = jnp.where(valid, jnp.append(force, 1.0), 0.0)
+        full = state.n_steps >= N_BLOCKS * state.block_length
+        sums = jax.lax.cond(full, lambda: _merge_blocks(state.sums), lambda: state.sums)
+        block_length = jnp.where(full, 2 * state.block_length, state.block_length)
+        start = (jnp.maximum(state.place, 0), state.n_steps // block_length, jnp.zeros_like(state.place))
+        old = jax.lax.dynamic_slice(sums, start, (1, 1, self.n_cvs + 1))
+        place, outside = self._place(obs.xi)
+        return ABFState(
+            sums=jax.lax.dynamic_update_slice(sums, old + sample, start),
+            block_length=block_length,
+            n_steps=state.n_steps + 1,
+            place=jnp.where(outside, -1, place).astype(state.place.dtype),
+            momentum=obs.momentum,
+            outside=state.outside + outside,
+        )
+
+    def bias(self, state: ABFState, obs: Observation) -> Bias:
+        """Minus the average force in the bin of ``obs.xi``, ramped; its energy is not defined and reported as 0."""
+        place, outside = self._place(obs.xi)
+        return Bias(jnp.zeros_like(obs.xi[0]), self._bias_in(state, jnp.where(outside, -1, place)))
+
+    def diagnostics(self, state: ABFState) -> Mapping[str, Float[Array, ""]]:
+        """Steps outside the grid."""
+        return {"outside": state.outside.astype(float)}
+
+    def _place(self, xi: Float[Array, " n"]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
+        """Flat index of the bin at ``xi``, and whether ``xi`` is outside the grid."""
+        grid = self.grid
+        shape = np.asarray(grid.shape)
+        u = jnp.floor((xi - grid.lower) / (grid.upper - grid.lower) * shape)
+        u = jnp.where(np.asarray(grid.periodic), u - shape * jnp.floor(u / shape), u)
+        outside = jnp.any(~((u >= 0) & (u < shape)))
+        strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
+        return jnp.sum(jnp.clip(u, 0, shape - 1).astype(jnp.int64) * strides), outside
+
+    def _bias_in(self, state: ABFState, place: Int[Array, ""]) -> Float[Array, " n"]:
+        """The bias force in a bin; zero where ``place`` is -1."""
+        blocks = jax.lax.dynamic_index_in_dim(state.sums, jnp.maximum(place, 0), keepdims=False)
+        total = jnp.sum(blocks, axis=0)
+        force, count = total[:-1], total[-1]
+        # -(force / count) * min(1, count / full) without a division by zero
+        return jnp.where(place >= 0, -force / jnp.maximum(count, self.full_samples), 0.0)
+
+
+def _merge_blocks(sums: Float[Array, "bins blocks m"]) -> Float[Array, "bins blocks m"]:
+    """Neighbouring blocks added in pairs; the second half is empty again."""
+    merged = sums[:, 0::2] + sums[:, 1::2]
+    return jnp.concatenate([merged, jnp.zeros_like(merged)], axis=1)

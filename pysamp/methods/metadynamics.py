@@ -1,0 +1,278 @@
+"""Metadynamics, standard and well-tempered, on a grid or as a sum of hills."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..colvars.base import AbstractCV
+from ..errors import InvalidInputError
+from ..grids import Grid
+from .base import AbstractMethod, Bias, Observation, as_cvs, as_positive, as_stride, check_grid, per_cv
+
+__all__ = ["Metadynamics", "MetadynamicsState"]
+
+_BLOCK = 256  # hills summed at a time; the sum over blocks has the same order whatever room is reserved
+
+
+class MetadynamicsState(eqx.Module):
+    """Hills so far, and their sum on the grid if there is one.
+
+    Attributes:
+        centers: centres of the hills [CV unit]; rows beyond ``n_hills`` are room for more.
+        heights: heights as deposited [energy].
+        n_hills: number of hills.
+        table: bias at the grid's nodes, one ghost node beyond either end of each axis [energy], or None.
+        outside: number of steps at which a CV was outside the grid.
+    """
+
+    centers: Float[Array, "room n"]
+    heights: Float[Array, " room"]
+    n_hills: Int[Array, ""]
+    table: Float[Array, "..."] | None
+    outside: Int[Array, ""]
+
+
+class Metadynamics(AbstractMethod[MetadynamicsState]):
+    r"""Metadynamics: a bias that fills the visited places with Gaussians.
+
+    Every ``stride`` steps a hill is added at the current CVs,
+
+    $$V(\xi) = \sum_i h_i \prod_d \exp\left(-\frac{(\xi_d - \xi_{i,d})^2}{2 \sigma_d^2}\right).$$
+
+    In the well-tempered form (``bias_factor`` given) the heights shrink as $h_i = h \exp(-V(\xi_i) / (kT (\gamma - 1)))$,
+    and V converges to $-(1 - 1/\gamma) F$. Gaussians are neither truncated nor shifted.
+
+    With ``grid`` the sum is kept on the edges of the grid's bins and interpolated by cubic convolution, so that the cost of a
+    step does not depend on the number of hills, and the force is the exact gradient of the interpolated energy. Outside a
+    non-periodic axis of the grid the bias is that of the nearest point on its boundary, without a force along that axis;
+    such steps are counted in the log. Without ``grid`` the hills are summed; their number has no limit.
+
+    Choose it when barriers are not known beforehand and the CVs are one to three. Well-tempered with a grid is the default
+    choice.
+
+    Args:
+        cvs: collective variables, one or a list.
+        height: h, height of the first hill [energy]; about kT / 2 is common.
+        sigma: widths [CV unit], one number or one per CV; about the CV's fluctuation in a minimum.
+        stride: steps between hills.
+        bias_factor: gamma > 1; None for standard metadynamics.
+        grid: grid that covers the CVs' range, with bins not wider than sigma.
+        kT: thermal energy [energy]; None to take the engine's.
+
+    Raises:
+        InvalidInputError: for parameters that are not positive, a bias factor of 1 or less, or a grid that does not fit the
+            CVs or is too coarse.
+
+    Example:
+        >>> import math
+        >>> import pysamp
+        >>> from pysamp.colvars import DihedralAngle
+        >>> from pysamp.methods import Metadynamics
+        >>> grid = pysamp.Grid(-math.pi, math.pi, 64, periodic=True)
+        >>> phi = DihedralAngle([4, 6, 8, 14])
+        >>> method = Metadynamics([phi], height=1.2, sigma=0.35, stride=500, bias_factor=10, grid=grid)
+        >>> method.n_cvs
+        1
+
+    References:
+        Laio & Parrinello, Proc. Natl. Acad. Sci. 99, 12562 (2002), doi 10.1073/pnas.202427399.
+        Well-tempered: Barducci, Bussi & Parrinello, Phys. Rev. Lett. 100, 020603 (2008),
+        doi 10.1103/PhysRevLett.100.020603.
+        Cubic convolution: Keys, IEEE Trans. Acoust. 29, 1153 (1981), doi 10.1109/TASSP.1981.1163711.
+    """
+
+    cvs: tuple[AbstractCV, ...]
+    height: Float[np.ndarray, ""]
+    sigma: Float[np.ndarray, " n"]
+    stride: Int[np.ndarray, ""]
+    bias_factor: Float[np.ndarray, ""] | None
+    grid: Grid | None
+    kT: Float[np.ndarray, ""] | None
+
+    def __init__(
+        self,
+        cvs: Any,
+        *,
+        height: Any,
+        sigma: Any,
+        stride: Any,
+        bias_factor: Any = None,
+        grid: Grid | None = None,
+        kT: Any = None,
+    ):
+        self.cvs = as_cvs(cvs)
+        self.height = as_positive(height, "height")
+        self.sigma = per_cv(sigma, self.n_cvs, "sigma")
+        self.stride = as_stride(stride, "stride")
+        self.bias_factor = None if bias_factor is None else as_positive(bias_factor, "bias_factor")
+        self.grid = grid
+        self.kT = None if kT is None else as_positive(kT, "kT")
+
+    def __check_init__(self):
+        if not (np.isfinite(self.sigma).all() and (self.sigma > 0).all()):
+            raise InvalidInputError(f"sigma must be positive, got {self.sigma.tolist()}.")
+        if self.bias_factor is not None and not self.bias_factor > 1:
+            raise InvalidInputError(
+                f"bias_factor must be greater than 1, got {self.bias_factor}; leave it out for standard metadynamics."
+            )
+        for sigma, period, label in zip(self.sigma, self.periods, self.labels, strict=True):
+            if period is not None and sigma > period / 6:
+                raise InvalidInputError(
+                    f"sigma={sigma} is too wide for {label} with the period {period:.6g}: a hill would meet its own image. "
+                    f"Use at most {period / 6:.3g}."
+                )
+        if self.grid is not None:
+            check_grid(self.grid, self)
+            if (self.grid.widths > self.sigma).any():
+                needed = np.ceil((self.grid.upper - self.grid.lower) / self.sigma * 2).astype(int)
+                raise InvalidInputError(
+                    f"The grid's bins {self.grid.widths.tolist()} are wider than sigma {self.sigma.tolist()}; hills would "
+                    f"fall between its nodes. Use shape={tuple(needed.tolist())} or finer."
+                )
+
+    def potential(self, state: MetadynamicsState, xi: Float[Array, " n"]) -> Float[Array, ""]:
+        """Bias energy at ``xi`` [energy]."""
+        return self._value_and_gradient(state, xi)[0]
+
+    def init(self, obs: Observation) -> MetadynamicsState:
+        """No hills."""
+        table = None
+        if self.grid is not None:
+            table = jnp.zeros(tuple(n + 3 for n in self.grid.shape), dtype=obs.xi.dtype)
+        return MetadynamicsState(
+            centers=jnp.zeros((_BLOCK, self.n_cvs), dtype=obs.xi.dtype),
+            heights=jnp.zeros(_BLOCK, dtype=obs.xi.dtype),
+            n_hills=jnp.zeros_like(obs.step),
+            table=table,
+            outside=jnp.zeros_like(obs.step),
+        )
+
+    def reserve(self, state: MetadynamicsState, n_steps: int) -> MetadynamicsState:
+        """Room for the hills of ``n_steps`` more steps; doubled, so that few shapes occur."""
+        needed = int(state.n_hills) + n_steps // int(self.stride) + 1
+        room = state.heights.shape[0]
+        while room < needed:
+            room *= 2
+        extra = room - state.heights.shape[0]
+        if extra == 0:
+            return state
+        return eqx.tree_at(
+            lambda s: (s.centers, s.heights),
+            state,
+            (jnp.pad(state.centers, ((0, extra), (0, 0))), jnp.pad(state.heights, (0, extra))),
+        )
+
+    def update(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
+        """Add a hill every ``stride`` steps, the first after ``stride`` steps."""
+        if self.grid is not None:
+            outside = state.outside + is_outside(self.grid, obs.xi).astype(state.outside.dtype)
+            state = eqx.tree_at(lambda s: s.outside, state, outside)
+        due = (obs.step % self.stride == 0) & (obs.step > 0)
+        return jax.lax.cond(due, lambda: self._deposit(state, obs), lambda: state)
+
+    def bias(self, state: MetadynamicsState, obs: Observation) -> Bias:
+        """Sum of the hills at ``obs.xi``."""
+        energy, gradient = self._value_and_gradient(state, obs.xi)
+        return Bias(energy, -gradient)
+
+    def diagnostics(self, state: MetadynamicsState) -> Mapping[str, Float[Array, ""]]:
+        """Number of hills, height of the last one, and steps outside the grid."""
+        last = jnp.maximum(state.n_hills - 1, 0)
+        return {
+            "n_hills": state.n_hills.astype(float),
+            "height": state.heights[last],
+            "outside": state.outside.astype(float),
+        }
+
+    def _deposit(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
+        height = jnp.asarray(self.height)
+        if self.bias_factor is not None:
+            kT = obs.kT if self.kT is None else self.kT
+            height = height * jnp.exp(-self.potential(state, obs.xi) / (kT * (self.bias_factor - 1.0)))
+        table = state.table
+        if self.grid is not None:
+            table = table + height * self._gaussian_on_nodes(self.grid, obs.xi)
+        place = state.n_hills.astype(jnp.int32)
+        return MetadynamicsState(
+            centers=jax.lax.dynamic_update_slice(state.centers, obs.xi[None], (place, jnp.zeros_like(place))),
+            heights=jax.lax.dynamic_update_slice(state.heights, height[None], (place,)),
+            n_hills=state.n_hills + 1,
+            table=table,
+            outside=state.outside,
+        )
+
+    def _gaussian_on_nodes(self, grid: Grid, xi: Float[Array, " n"]) -> Float[Array, "..."]:
+        """Gaussian of height 1 at ``xi``, on the nodes of the table: a product of one factor per axis."""
+        factors = []
+        for d, period in enumerate(self.periods):
+            nodes = grid.lower[d] + grid.widths[d] * (np.arange(grid.shape[d] + 3) - 1.0)
+            distance = nodes - xi[d]
+            if period is not None:
+                distance = distance - period * jnp.round(distance / period)
+            factor = jnp.exp(-0.5 * (distance / self.sigma[d]) ** 2)
+            factors.append(factor.reshape((-1,) + (1,) * (grid.n_dims - d - 1)))
+        factors = list(jax.lax.optimization_barrier(factors))  # else XLA computes the exponentials again for every node
+        product = factors[0]
+        for factor in factors[1:]:
+            product = product * factor
+        return product
+
+    def _value_and_gradient(
+        self, state: MetadynamicsState, xi: Float[Array, " n"]
+    ) -> tuple[Float[Array, ""], Float[Array, " n"]]:
+        if self.grid is not None:
+            grid, table = self.grid, state.table
+            return jax.value_and_grad(lambda x: interpolate(grid, table, x))(xi)
+
+        def block(start: Int[Array, ""], x: Float[Array, " n"]) -> Float[Array, ""]:
+            centers = jax.lax.dynamic_slice_in_dim(state.centers, start, _BLOCK)
+            heights = jax.lax.dynamic_slice_in_dim(state.heights, start, _BLOCK)
+            scaled = self.difference(x, centers) / self.sigma
+            return jnp.sum(heights * jnp.exp(-0.5 * jnp.sum(scaled**2, axis=-1)))
+
+        def add(i: Int[Array, ""], total: tuple[Array, Array]) -> tuple[Array, Array]:
+            energy, gradient = jax.value_and_grad(lambda x: block(i * _BLOCK, x))(xi)
+            return total[0] + energy, total[1] + gradient
+
+        n_blocks = (state.n_hills + _BLOCK - 1) // _BLOCK
+        return jax.lax.fori_loop(jnp.zeros_like(n_blocks), n_blocks, add, (jnp.zeros_like(xi[0]), jnp.zeros_like(xi)))
+
+
+def is_outside(grid: Grid, xi: Float[Array, " n"]) -> Array:
+    """Whether ``xi`` is beyond a non-periodic axis of the grid."""
+    beyond = (xi < grid.lower) | (xi > grid.upper)
+    return jnp.any(beyond & ~np.asarray(grid.periodic))
+
+
+def interpolate(grid: Grid, table: Float[Array, "..."], xi: Float[Array, " n"]) -> Float[Array, ""]:
+    """Cubic convolution of a table at the bins' edges, with one ghost node beyond either end of each axis.
+
+    Continuous with continuous first derivatives; exact for quadratic functions, in error by the third power of the width
+    else. Beyond a non-periodic axis, the value on its boundary.
+    """
+    starts, weights = [], []
+    for d, n in enumerate(grid.shape):
+        u = (xi[d] - grid.lower[d]) * (n / (grid.upper[d] - grid.lower[d]))
+        u = u - n * jnp.floor(u / n) if grid.periodic[d] else jnp.clip(u, 0.0, float(n))
+        start = jnp.clip(jax.lax.stop_gradient(jnp.floor(u)), 0.0, n - 1.0)
+        starts.append(start.astype(jnp.int32))
+        t = u - start
+        weights.append(
+            jnp.stack(
+                [
+                    ((-0.5 * t + 1.0) * t - 0.5) * t,
+                    (1.5 * t - 2.5) * t * t + 1.0,
+                    ((-1.5 * t + 2.0) * t + 0.5) * t,
+                    (0.5 * t - 0.5) * t * t,
+                ]
+            )
+        )
+    values = jax.lax.dynamic_slice(table, starts, (4,) * grid.n_dims)
+    for weight in reversed(weights):
+        values = jnp.sum(values * weight, axis=-1)
+    return values

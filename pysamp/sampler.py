@@ -1,0 +1,509 @@
+"""The one pure function that runs once per time step: from particles to biased forces, and the only place with the chain rule."""
+
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from .colvars.base import AbstractCV, Group
+from .errors import InvalidInputError
+from .methods.base import AbstractMethod, Bias, Observation
+from .snapshot import Cell, Snapshot, type_of_reduction
+
+__all__ = ["BiasForces", "Particles", "Sampler", "SamplerState", "System"]
+
+
+class System(eqx.Module):
+    """What the sampler must know of the simulated system before the first step.
+
+    Attributes:
+        masses: [mass]; 0 for a particle that does not move.
+        kT: thermal energy of the integrator [energy], or None if it has none.
+        timestep: [time].
+        momentum_timestep: time over which a constant force changes the momentum from one step to the next [time]; None if
+            the engine has no velocities, or hands them over at other times than half a step before the positions.
+        periodic: whether there is a box.
+        orthorhombic: whether the box keeps right angles during the run.
+        reduction: ``Cell.of(box).reduction`` of a box without right angles, which makes its minimum image cheap; or None.
+        constraints: pairs of particles whose distance is constrained.
+        massless: particles that follow others (virtual sites), on which no momentum can be defined.
+    """
+
+    masses: Float[np.ndarray, " n"]
+    timestep: float
+    kT: float | None = None
+    momentum_timestep: float | None = None
+    periodic: bool = False
+    orthorhombic: bool = False
+    reduction: type_of_reduction | None = None
+    constraints: Int[np.ndarray, "m 2"] = eqx.field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    massless: frozenset[int] = frozenset()
+
+
+class Particles(eqx.Module):
+    """What an engine hands over at a force evaluation: the sampler's atoms, in the order of ``Sampler.atoms``, and the box.
+
+    Attributes:
+        positions: [length].
+        box: box vectors as rows [length], or None.
+        velocities: velocities half a step before the positions [length/time], or None where no method asks for them.
+    """
+
+    positions: Float[Array | np.ndarray, "k 3"]
+    box: Float[Array | np.ndarray, "3 3"] | None = None
+    velocities: Float[Array | np.ndarray, "k 3"] | None = None
+
+
+class BiasForces(eqx.Module):
+    """What goes back to the engine.
+
+    Attributes:
+        energy: bias energy, summed over methods [energy].
+        forces: force on each of the sampler's atoms [energy/length].
+    """
+
+    energy: Float[Array, ""]
+    forces: Float[Array, "k 3"]
+
+
+class SamplerState(eqx.Module):
+    """Everything that changes from step to step.
+
+    Attributes:
+        step: number of MD steps that the methods have seen.
+        key: random key data of the run.
+        methods: one state per method.
+        xi: CVs at the last step, methods one after the other.
+        energies: bias energy of each method at the last step [energy].
+    """
+
+    step: Int[Array, ""]
+    key: Key[Array, ""]
+    methods: tuple[Any, ...]
+    xi: Float[Array, " n"]
+    energies: Float[Array, " m"]
+
+
+class _Points(eqx.Module):
+    """Where the points of one CV are among the sampler's atoms."""
+
+    groups: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    weights: tuple[Float[np.ndarray, " _"] | None, ...]
+
+    def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "p 3"]:
+        if all(weight is None for weight in self.weights):
+            return _take(x, tuple(group[0] for group in self.groups))
+        return jnp.stack(
+            [
+                _take(x, group)[0] if weight is None else _center(_take(x, group), weight, cell)
+                for group, weight in zip(self.groups, self.weights, strict=True)
+            ]
+        )
+
+
+class _Momenta(eqx.Module):
+    """Masses and constraints that the generalized momentum of one method involves, as places among the sampler's atoms."""
+
+    inverse_masses: Float[np.ndarray, " k"]
+    constraints: tuple[tuple[int, int], ...] = eqx.field(static=True)
+
+    def __call__(
+        self, jacobian: Float[Array, "n k 3"], particles: Particles, cell: Cell
+    ) -> Float[Array, " n"]:
+        """Momentum conjugate to xi: the inverse of the effective inverse mass, times the velocity of xi.
+
+        With J = d xi / d x and M the masses, the effective inverse mass is Z = J M^-1 J^T. Under constraints with
+        gradients G it loses what they take away: Z - J M^-1 G^T (G M^-1 G^T)^-1 G M^-1 J^T. Without that correction the
+        mean force is wrong by the ratio of the two, some percent for a CV on an atom with a constrained hydrogen.
+        """
+        inverse_masses = jnp.asarray(self.inverse_masses)
+        velocity = jnp.sum(jacobian * particles.velocities, axis=(1, 2))
+        weighted = jacobian * inverse_masses[:, None]
+        inverse_mass = jnp.sum(weighted[:, None] * jacobian[None], axis=(2, 3))
+        if self.constraints:
+            first = _take(particles.positions, tuple(a for a, _ in self.constraints))
+            second = _take(particles.positions, tuple(b for _, b in self.constraints))
+            bond = cell.displacement(first, second)
+            coupling = jnp.stack(
+                [jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i], axis=-1) for i, (a, b) in enumerate(self.constraints)]
+            )
+            inverse_mass = inverse_mass - coupling.T @ _solve(self._metric(bond, inverse_masses), coupling)
+        return _solve(inverse_mass, velocity[:, None])[:, 0]
+
+    def _metric(self, bond: Float[Array, "m 3"], inverse_masses: Float[Array, " k"]) -> Float[Array, "m m"]:
+        """G M^-1 G^T for the gradients G of the constraints' squared distances (halved)."""
+        zero = jnp.zeros(())
+        rows = []
+        for i, (a, b) in enumerate(self.constraints):
+            row = []
+            for j, (c, d) in enumerate(self.constraints):
+                shared = [
+                    sign * inverse_masses[p]
+                    for p, q, sign in ((a, c, 1.0), (a, d, -1.0), (b, c, -1.0), (b, d, 1.0))
+                    if p == q
+                ]
+                row.append(sum(shared) * jnp.dot(bond[i], bond[j]) if shared else zero)
+            rows.append(jnp.stack(row))
+        return jnp.stack(rows)
+
+
+class Sampler(eqx.Module):
+    """CVs and methods, tied to the particles of one system; pure functions of the state and of what the engine hands over.
+
+    Build it with [`Sampler.build`][pysamp.Sampler.build]. Cost per step is that of the atoms in the CVs, whatever the size
+    of the system.
+
+    Attributes:
+        methods: the methods whose biases add up.
+        atoms: indices of the particles that the engine hands over, each once.
+        kT: thermal energy [energy].
+        needs_velocities: whether the engine must hand over velocities.
+    """
+
+    methods: tuple[AbstractMethod, ...]
+    atoms: tuple[int, ...] = eqx.field(static=True)
+    kT: Float[np.ndarray, ""]
+    timestep: Float[np.ndarray, ""]
+    momentum_timestep: Float[np.ndarray, ""] | None
+    periodic: bool = eqx.field(static=True)
+    orthorhombic: bool = eqx.field(static=True)
+    reduction: type_of_reduction | None = eqx.field(static=True)
+    points: tuple[tuple[_Points, ...], ...]
+    momenta: tuple[_Momenta | None, ...]
+
+    @classmethod
+    def build(cls, methods: AbstractMethod | Sequence[AbstractMethod], system: System) -> "Sampler":
+        """Tie methods to a system.
+
+        Raises:
+            InvalidInputError: if an atom does not exist, kT is needed but not known, or a method asks for momenta that the
+                system cannot give.
+        """
+        methods = as_methods(methods)
+        n_particles = len(system.masses)
+        for method in methods:
+            for cv in method.cvs:
+                _check_atoms(cv, n_particles)
+        order: dict[int, int] = {}
+        for method in methods:
+            for cv in method.cvs:
+                for index in _indices(cv):
+                    order.setdefault(index, len(order))
+        partners = {
+            i: _constraint_cluster([index for cv in method.cvs for index in _indices(cv)], system)
+            for i, method in enumerate(methods)
+            if "momentum" in method.needs
+        }
+        for pairs in partners.values():
+            for index in (index for pair in pairs for index in pair):
+                order.setdefault(index, len(order))
+        points = tuple(tuple(_locate(cv, order, system.masses) for cv in method.cvs) for method in methods)
+        momenta = tuple(
+            _momenta(method, order, partners[i], system) if i in partners else None for i, method in enumerate(methods)
+        )
+        kT = system.kT
+        if kT is None:
+            given = [float(m.kT) for m in methods if getattr(m, "kT", None) is not None]
+            if not given:
+                raise InvalidInputError(
+                    "The temperature is not known: the engine's integrator has none. Give the method kT=..., in the "
+                    "engine's energy unit (OpenMM: 2.494 kJ/mol at 300 K)."
+                )
+            kT = given[0]
+        return cls(
+            methods=methods,
+            atoms=tuple(order),
+            kT=np.asarray(kT, dtype=np.float64),
+            timestep=np.asarray(system.timestep, dtype=np.float64),
+            momentum_timestep=None
+            if system.momentum_timestep is None
+            else np.asarray(system.momentum_timestep, dtype=np.float64),
+            periodic=system.periodic,
+            orthorhombic=system.orthorhombic,
+            reduction=system.reduction,
+            points=points,
+            momenta=momenta,
+        )
+
+    @property
+    def needs_velocities(self) -> bool:
+        """Whether a method asks for momenta."""
+        return any(momentum is not None for momentum in self.momenta)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the components of ``SamplerState.xi``."""
+        return tuple(label for method in self.methods for label in method.labels)
+
+    def cell(self, box: Float[Array | np.ndarray, "3 3"] | None) -> Cell:
+        """The cell for a box that the engine handed over."""
+        return Cell(box if self.periodic else None, orthorhombic=self.orthorhombic, reduction=self.reduction)
+
+    def init(self, particles: Particles, seed: int | Int[Array, ""] = 0) -> SamplerState:
+        """State before the first step; ``particles`` give the methods something to look at."""
+        key = jax.random.key(seed)
+        xi = [self._xi(i, particles) for i in range(len(self.methods))]
+        step = jnp.zeros((), dtype=jnp.int64)
+        methods = tuple(
+            method.init(Observation(value, step, jnp.asarray(self.kT), key, jnp.zeros_like(value), jnp.ones(())))
+            for method, value in zip(self.methods, xi, strict=True)
+        )
+        return SamplerState(step, key, methods, jnp.concatenate(xi), jnp.zeros(len(self.methods)))
+
+    def particles(self, snapshot: Snapshot) -> Particles:
+        """The sampler's particles in a snapshot of the whole system."""
+        atoms = np.asarray(self.atoms)
+        velocities = jnp.asarray(snapshot.velocities[atoms]) if self.needs_velocities else None
+        box = jnp.asarray(snapshot.box) if self.periodic else None
+        return Particles(jnp.asarray(snapshot.positions[atoms]), box, velocities)
+
+    def reserve(self, state: SamplerState, n_steps: int) -> SamplerState:
+        """Room in the state for ``n_steps`` more steps."""
+        methods = tuple(m.reserve(s, n_steps) for m, s in zip(self.methods, state.methods, strict=True))
+        return eqx.tree_at(lambda s: s.methods, state, methods)
+
+    def step(
+        self, state: SamplerState, particles: Particles, is_step: bool | Bool[Array, ""] = True
+    ) -> tuple[SamplerState, BiasForces]:
+        """One force evaluation of the engine: the methods see it if it is a new MD step, the bias is evaluated always.
+
+        Args:
+            state: state so far.
+            particles: what the engine handed over.
+            is_step: False for one more evaluation within the same step (barostat trial, energy query): the state stays.
+        """
+        before, observations, pullbacks = self._observe(state, particles)
+        methods = []
+        for method, method_state, obs in zip(self.methods, state.methods, observations, strict=True):
+            if is_step is True:
+                methods.append(method.update(method_state, obs))
+            else:
+                methods.append(
+                    jax.lax.cond(
+                        is_step, lambda m=method, s=method_state, o=obs: m.update(s, o), lambda s=method_state: s
+                    )
+                )
+        biases = [m.bias(s, o) for m, s, o in zip(self.methods, methods, observations, strict=True)]
+        xi = jnp.concatenate([obs.xi for obs in observations])
+        energies = jnp.stack([bias.energy for bias in biases])
+        after = SamplerState(
+            step=state.step + jnp.asarray(is_step, dtype=state.step.dtype),
+            key=before,
+            methods=tuple(methods),
+            xi=jnp.where(is_step, xi, state.xi),
+            energies=jnp.where(is_step, energies, state.energies),
+        )
+        return after, self._assemble(biases, pullbacks)
+
+    def evaluate(self, state: SamplerState, particles: Particles) -> BiasForces:
+        """Bias at other positions; the state does not move."""
+        _, observations, pullbacks = self._observe(state, particles)
+        biases = [m.bias(s, o) for m, s, o in zip(self.methods, state.methods, observations, strict=True)]
+        return self._assemble(biases, pullbacks)
+
+    def xi(self, particles: Particles) -> Float[Array, " n"]:
+        """All CVs, methods one after the other."""
+        return jnp.concatenate([self._xi(i, particles) for i in range(len(self.methods))])
+
+    def blame(self, state: SamplerState) -> str:
+        """Which CV or method is not finite in ``state``, for an error text."""
+        bad = [label for label, value in zip(self.labels, state.xi, strict=True) if not np.isfinite(value)]
+        if bad:
+            return f"the CV {bad[0]} is {state.xi[self.labels.index(bad[0])]}"
+        for method, energy in zip(self.methods, state.energies, strict=True):
+            if not np.isfinite(energy):
+                return f"the bias energy of {type(method).__name__} is {energy} at CVs {np.asarray(state.xi).tolist()}"
+        return f"a bias force is not finite at CVs {dict(zip(self.labels, np.asarray(state.xi).tolist(), strict=True))}"
+
+    @property
+    def diagnostic_names(self) -> tuple[str, ...]:
+        """Names of the scalars in the log."""
+
+        def trace() -> dict[str, Float[Array, ""]]:
+            x = jnp.zeros((len(self.atoms), 3))
+            return self.diagnostics(self.init(Particles(x, jnp.eye(3) if self.periodic else None, x)))
+
+        with jax.enable_x64(True):
+            return tuple(jax.eval_shape(trace))
+
+    def diagnostics(self, state: SamplerState) -> dict[str, Float[Array, ""]]:
+        """The methods' scalars for the log, named after the method, with its place where a class is used twice."""
+        names = [type(method).__name__ for method in self.methods]
+        result = {}
+        for i, (name, method, method_state) in enumerate(zip(names, self.methods, state.methods, strict=True)):
+            label = name if names.count(name) == 1 else f"{name}[{i}]"
+            for quantity, value in method.diagnostics(method_state).items():
+                result[f"{label}.{quantity}"] = value
+        return dict(sorted(result.items()))  # the order in which JAX returns dictionaries
+
+    def _xi(self, index: int, particles: Particles) -> Float[Array, " n"]:
+        cell = self.cell(particles.box)
+        values = []
+        for cv, points in zip(self.methods[index].cvs, self.points[index], strict=True):
+            value = jnp.asarray(cv(points(particles.positions, cell), cell), dtype=jnp.result_type(float))
+            if value.size != cv.n_components or value.ndim > 1:
+                expected = f"a vector of {cv.n_components}" if cv.n_components > 1 else "a scalar"
+                raise InvalidInputError(
+                    f"The CV {cv.name} must return {expected}, got an array of shape {value.shape}. Reduce it to one "
+                    "number, or name its components: custom(..., components=['x', 'y', ...])."
+                )
+            values.append(value.reshape(-1))
+        return jnp.concatenate(values)
+
+    def _observe(
+        self, state: SamplerState, particles: Particles
+    ) -> tuple[Key[Array, ""], list[Observation], list[Callable]]:
+        """What each method sees, and for each the map from a force on xi to forces on the atoms."""
+        cell = self.cell(particles.box)
+        observations, pullbacks = [], []
+        for i, momenta in enumerate(self.momenta):
+
+            def xi_of(x: Float[Array, "k 3"], i: int = i) -> Float[Array, " n"]:
+                return self._xi(i, eqx.tree_at(lambda p: p.positions, particles, x))
+
+            xi, pullback = jax.vjp(xi_of, particles.positions)
+            momentum = None
+            if momenta is not None:
+                unit = jnp.eye(xi.size, dtype=xi.dtype)
+                jacobian = jnp.stack([pullback(row)[0] for row in unit])
+                momentum = momenta(jacobian, particles, cell)
+                pullbacks.append(lambda force, j=jacobian: jnp.sum(force[:, None, None] * j, axis=0))
+            else:
+                pullbacks.append(lambda force, p=pullback: p(force)[0])
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), i)
+            timestep = None if momentum is None else jnp.asarray(self.momentum_timestep)
+            observations.append(Observation(xi, state.step, jnp.asarray(self.kT), key, momentum, timestep))
+        return state.key, observations, pullbacks
+
+    @staticmethod
+    def _assemble(biases: Sequence[Bias], pullbacks: Sequence[Callable]) -> BiasForces:
+        forces = [pullback(bias.force) for bias, pullback in zip(biases, pullbacks, strict=True)]
+        return BiasForces(sum(bias.energy for bias in biases), sum(forces[1:], forces[0]))
+
+
+def as_methods(methods: Any) -> tuple[AbstractMethod, ...]:
+    """One method or a sequence of them as a tuple.
+
+    Raises:
+        InvalidInputError: if something in it is not a method.
+    """
+    result = tuple(methods) if isinstance(methods, list | tuple) else (methods,)
+    for method in result:
+        if not isinstance(method, AbstractMethod):
+            raise InvalidInputError(
+                f"Expected a method such as pysamp.methods.Metadynamics(...), or a list of methods, got {method!r}."
+            )
+    if not result:
+        raise InvalidInputError("Expected at least one method, got an empty list; pysamp.methods.Unbiased only observes.")
+    return result
+
+
+def _indices(cv: AbstractCV) -> tuple[int, ...]:
+    return tuple(i for point in cv.atoms for i in (point.indices if isinstance(point, Group) else (point,)))
+
+
+def _check_atoms(cv: AbstractCV, n_particles: int) -> None:
+    wrong = [i for i in _indices(cv) if i >= n_particles]
+    if wrong:
+        raise InvalidInputError(
+            f"{cv.name} refers to particle {wrong[0]}, but the system has {n_particles} particles, numbered from 0 to "
+            f"{n_particles - 1}."
+        )
+
+
+def _locate(cv: AbstractCV, order: dict[int, int], masses: Float[np.ndarray, " n"]) -> _Points:
+    groups, weights = [], []
+    for point in cv.atoms:
+        if isinstance(point, Group):
+            groups.append(tuple(order[i] for i in point.indices))
+            weight = masses[list(point.indices)] if point.weights is None else np.asarray(point.weights)
+            if not weight.sum() > 0:
+                raise InvalidInputError(
+                    f"The group {list(point.indices)[:10]} of {cv.name} has no mass; give Group(..., weights=1) for its "
+                    "centre of geometry."
+                )
+            weights.append(weight / weight.sum())
+        else:
+            groups.append((order[point],))
+            weights.append(None)
+    return _Points(tuple(groups), tuple(weights))
+
+
+def _constraint_cluster(atoms: Sequence[int], system: System) -> list[tuple[int, int]]:
+    """All constraints that are tied, directly or through others, to one of ``atoms``."""
+    partners: dict[int, list[int]] = {}
+    for k, (a, b) in enumerate(system.constraints.tolist()):
+        partners.setdefault(a, []).append(k)
+        partners.setdefault(b, []).append(k)
+    found: dict[int, None] = {}
+    queue, seen = list(dict.fromkeys(atoms)), set(atoms)
+    while queue:
+        for k in partners.get(queue.pop(), []):
+            found.setdefault(k)
+            for other in system.constraints[k].tolist():
+                if other not in seen:
+                    seen.add(other)
+                    queue.append(other)
+    return [(int(a), int(b)) for a, b in system.constraints[sorted(found)]]
+
+
+def _momenta(method: AbstractMethod, order: dict[int, int], pairs: Sequence[tuple[int, int]], system: System) -> _Momenta:
+    name = type(method).__name__
+    if system.momentum_timestep is None:
+        raise InvalidInputError(
+            f"{name} needs the momenta of a leapfrog or velocity-Verlet-like integrator with a fixed step, which this "
+            "engine or integrator does not give. Use one that has them (OpenMM: LangevinMiddleIntegrator), or a method "
+            "that needs no momenta, such as Metadynamics."
+        )
+    atoms = {index for cv in method.cvs for index in _indices(cv)}
+    followers = sorted(atoms & system.massless)
+    if followers:
+        raise InvalidInputError(
+            f"{name} needs momenta, but particle {followers[0]} is a virtual site, which has none. Use the particles that "
+            "define it."
+        )
+    masses = system.masses[list(order)]
+    inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)
+    return _Momenta(inverse, tuple((order[a], order[b]) for a, b in pairs))
+
+
+def _take(x: Float[Array, "k 3"], places: tuple[int, ...]) -> Float[Array, "p 3"]:
+    """Rows of ``x``. A slice where they are contiguous and single rows where they are few: XLA fuses both, forward and back."""
+    if places == tuple(range(places[0], places[0] + len(places))):
+        return x[places[0] : places[0] + len(places)]
+    if len(places) <= 16:
+        return jnp.stack([x[i] for i in places])
+    return x.at[np.asarray(places)].get(mode="promise_in_bounds", unique_indices=True)
+
+
+def _center(x: Float[Array, "g 3"], weights: Float[np.ndarray, " g"], cell: Cell) -> Float[Array, "3"]:
+    """Weighted centre of a group made whole along its list (without building the whole group)."""
+    weights = jnp.asarray(weights)
+    if cell.box is None:
+        return weights @ x
+    remaining = jnp.cumsum(weights[::-1])[::-1][1:]
+    return x[0] + remaining @ cell.displacement(x[:-1], x[1:])
+
+
+def _solve(matrix: Float[Array, "n n"], right: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    """Solve a positive definite system; small ones unrolled, which keeps the step one compiled function."""
+    n = matrix.shape[0]
+    if n > 8:
+        return jnp.linalg.solve(matrix, right)
+    rows = [matrix[i] for i in range(n)]
+    values = [right[i] for i in range(n)]
+    for i in range(n):
+        for j in range(i + 1, n):
+            factor = rows[j][i] / rows[i][i]
+            rows[j] = rows[j] - factor * rows[i]
+            values[j] = values[j] - factor * values[i]
+    result: list = [None] * n
+    for i in reversed(range(n)):
+        rest = sum((rows[i][j] * result[j] for j in range(i + 1, n)), jnp.zeros_like(values[i]))
+        result[i] = (values[i] - rest) / rows[i][i]
+    return jnp.stack(result)

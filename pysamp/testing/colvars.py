@@ -1,0 +1,197 @@
+"""The contract of collective variables."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..colvars.base import AbstractCV
+from ..methods.base import periodic_difference
+from ..methods.unbiased import Unbiased
+from ..sampler import Particles, Sampler, System
+from ..snapshot import Cell, Snapshot
+from . import tolerances
+from ._numbers import assert_close, displaced, from_differences
+
+__all__ = ["check_cv"]
+
+_INVARIANCES = frozenset({"translation", "rotation", "image", "permutation"})
+
+
+def check_cv(cv: AbstractCV, snapshot: Snapshot, *, degenerate: bool = True, seed: int = 0) -> None:
+    """Check that a collective variable keeps the contract of all CVs, at the positions of a snapshot.
+
+    In float64: the number of components and their labels; gradient and strain derivative (the virial) against finite
+    differences; the declared invariances; jit equals eager; vmap equals one by one. In float32: the same value. And
+    where all points coincide or lie on a line: value and gradient finite.
+
+    Args:
+        cv: the collective variable.
+        snapshot: positions at which the CV is smooth, with a box or without.
+        degenerate: False for a CV that has no meaning at coinciding points, whatever one does.
+        seed: for the random directions.
+
+    Raises:
+        AssertionError: saying which part of the contract does not hold.
+
+    Example:
+        >>> import numpy as np
+        >>> from pysamp import Snapshot
+        >>> from pysamp.colvars import Distance
+        >>> from pysamp.testing import check_cv
+        >>> positions = np.random.default_rng(1).normal(size=(5, 3))
+        >>> check_cv(Distance([0, 3]), Snapshot(positions, None, np.ones(5)))
+    """
+    with jax.enable_x64(True):
+        _Check(cv, snapshot, seed).run(degenerate)
+
+
+class _Check:
+    def __init__(self, cv: AbstractCV, snapshot: Snapshot, seed: int):
+        self.cv = cv
+        self.rng = np.random.default_rng(seed)
+        self.cell = snapshot.cell
+        masses = np.asarray(snapshot.masses, dtype=np.float64)
+        self.sampler = _sampler(cv, masses, self.cell)
+        # A box with right angles loses them under strain.
+        identity = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+        self.strained = _sampler(cv, masses, Cell(snapshot.box, reduction=self.cell.reduction or identity))
+        self.x = np.asarray(snapshot.positions, dtype=np.float64)[list(self.sampler.atoms)]
+        self.box = None if snapshot.box is None else np.asarray(snapshot.box, dtype=np.float64)
+        self.periods = (cv.period,) * cv.n_components
+        self.scale = float(np.std(self.x, axis=0).max()) or 1.0
+        self.value = np.asarray(self.xi(self.x, self.box))  # not jitted
+        self.jitted = jax.jit(self.xi)
+
+    def xi(self, x: Any, box: Any) -> Float[Array, " n"]:
+        """The CV of the sampler's atoms."""
+        return self.sampler.xi(Particles(jnp.asarray(x), None if box is None else jnp.asarray(box)))
+
+    def run(self, degenerate: bool) -> None:
+        """All parts of the contract."""
+        self.declaration()
+        self.derivatives(degenerate)
+        self.transformations()
+        self.precision()
+
+    def same(self, got: Any, tolerance: float, what: str) -> None:
+        """Compare a value with the one at the snapshot, up to the period."""
+        difference = np.asarray(periodic_difference(got, self.value, self.periods))
+        size = max(np.abs(self.value).max(), 1e-3)
+        assert_close(difference, np.zeros_like(difference), tolerance, f"{self.cv.name} {what}, by", size)
+
+    def declaration(self) -> None:
+        cv = self.cv
+        assert self.value.shape == (cv.n_components,), f"{cv.name} returns {self.value.size}, not {cv.n_components}."
+        assert len(set(cv.labels)) == cv.n_components, f"{cv.name} has the labels {cv.labels}, not one per component."
+        assert self.value.dtype == np.float64, f"{cv.name} turns float64 into {self.value.dtype}."
+        assert np.isfinite(self.value).all(), f"{cv.name} is {self.value} at the snapshot."
+        unknown = cv.invariances - _INVARIANCES
+        assert not unknown, f"{cv.name} declares the unknown invariances {sorted(unknown)}."
+        hash(jax.tree.structure(cv))
+        self.same(self.jitted(self.x, self.box), tolerances.ROUNDING, "changes under jit")
+
+    def derivatives(self, degenerate: bool) -> None:
+        """Gradient and strain derivative; all points in one call, which tests vmap as well."""
+        step, strain_step = 1e-4 * self.scale, 1e-4
+        points, boxes = [self.x[None], displaced(self.x, step)], None
+        if self.box is not None:
+            stretches = np.eye(3) + displaced(np.zeros((3, 3)), strain_step)
+            boxes = [np.broadcast_to(self.box, (len(x), 3, 3)) for x in points] + [self.box @ stretches]
+            points.append(self.x @ stretches)
+            boxes = np.concatenate(boxes)
+        general = lambda x, box: self.strained.xi(Particles(x, box))  # noqa: E731
+        batched = jax.jit(jax.vmap(general, in_axes=(0, None if boxes is None else 0)))
+        values = np.asarray(batched(np.concatenate(points), boxes))
+        self.same(values[0], tolerances.ROUNDING, "changes under vmap")
+        values = np.asarray(periodic_difference(values[1:], self.value[None], self.periods))
+
+        cases = {"the snapshot": self.x, **(self.degenerate_positions() if degenerate else {})}
+        arguments = 0 if self.box is None else (0, 1)
+        jacobian = jax.jit(jax.vmap(jax.jacrev(self.xi, argnums=arguments), in_axes=(0, None)))
+        batch = np.stack(list(cases.values()))
+        gradients = jacobian(batch, self.box)
+        at_cases = jax.jit(jax.vmap(self.xi, in_axes=(0, None)))(batch, self.box)
+        by_position, by_box = (gradients, None) if self.box is None else gradients
+        for name, value, gradient in zip(cases, at_cases, by_position, strict=True):
+            assert np.isfinite(value).all(), f"{self.cv.name} is {value} for {name}."
+            assert np.isfinite(gradient).all(), f"{self.cv.name} has a gradient of\n{gradient}\nfor {name}."
+
+        n_displaced = 4 * self.x.size
+        expected = from_differences(values[:n_displaced], self.x.shape, step)
+        what = f"{self.cv.name}: gradient"
+        assert_close(by_position[0], expected, tolerances.FINITE_DIFFERENCE, what, 1e-3 / self.scale)
+        if self.box is not None and by_box is not None:
+            expected = from_differences(values[n_displaced:], (3, 3), strain_step)
+            strain = np.einsum("ia,nib->nab", self.x, by_position[0]) + np.einsum("ia,nib->nab", self.box, by_box[0])
+            what = f"{self.cv.name}: strain derivative"
+            assert_close(strain, expected, tolerances.FINITE_DIFFERENCE, what, 1e-3)
+
+    def transformations(self) -> None:
+        has = self.cv.invariances.__contains__
+        rounding = 10 * tolerances.ROUNDING
+        if has("translation"):
+            moved = self.x + self.scale * self.rng.normal(size=3)
+            self.same(self.jitted(moved, self.box), rounding, "is not invariant to translation")
+        if has("image") and self.box is not None:
+            moved = self.x + self.rng.integers(-2, 3, size=self.x.shape) @ self.box
+            self.same(self.jitted(moved, self.box), rounding, "is not invariant to periodic images")
+        if has("rotation"):
+            q, r = np.linalg.qr(self.rng.normal(size=(3, 3)))
+            rotation = q * np.sign(np.diag(r))
+            rotation *= np.linalg.det(rotation)
+            cell = self.cell if self.box is None else Cell.of(self.box @ rotation)
+            self.same(self.of_points(self.points() @ rotation, cell), rounding, "is not invariant to rotation")
+        if has("permutation"):
+            points = self.points()
+            shuffled = np.roll(points, 1, axis=0)
+            shuffled[:2] = shuffled[1::-1] if len(points) > 2 else shuffled[:2]
+            self.same(self.of_points(shuffled, self.cell), rounding, "is not invariant to permutation")
+
+    def precision(self) -> None:
+        box = None if self.box is None else self.box.astype(np.float32)
+        points = self.points().astype(np.float32)
+        with jax.enable_x64(False):
+            value = self.of_points(points, self.cell.with_box(box))
+        assert value.dtype == jnp.float32, f"{self.cv.name} turns float32 into {value.dtype}."
+        self.same(value, tolerances.SINGLE_PRECISION, "differs in float32")
+
+    def points(self) -> Float[np.ndarray, "p 3"]:
+        """Atoms, and centres of groups."""
+        return np.asarray(self.sampler.points[0][0](jnp.asarray(self.x), self.cell))
+
+    def of_points(self, points: Any, cell: Cell) -> Float[Array, " n"]:
+        """The CV of its points."""
+        return jnp.reshape(jax.jit(lambda x, cell: self.cv(x, cell))(jnp.asarray(points), cell), -1)
+
+    def degenerate_positions(self) -> dict[str, Float[np.ndarray, "k 3"]]:
+        """Positions at which angles and directions are not defined."""
+        x, n = self.x, len(self.x)
+        line = self.scale * 0.1 * np.arange(n)[:, None] * np.array([[1.0, 0.0, 0.0]])
+        two, neighbours, planar = x.copy(), x.copy(), x.copy()
+        two[-1] = x[0]
+        neighbours[-1] = x[max(n - 2, 0)]
+        planar[:, 2] = 0.0
+        return {
+            "coinciding points": np.broadcast_to(x[0], x.shape),
+            "first and last point coinciding": two,
+            "the last two points coinciding": neighbours,
+            "points on an axis": line,
+            "points on a line": line @ np.linalg.qr(self.rng.normal(size=(3, 3)))[0],
+            "points that go to and fro": line * (np.arange(n) % 2)[:, None],
+            "points in a plane": planar,
+        }
+
+
+def _sampler(cv: AbstractCV, masses: Float[np.ndarray, " n"], cell: Cell) -> Sampler:
+    system = System(
+        masses=masses,
+        timestep=1.0,
+        kT=1.0,
+        periodic=cell.box is not None,
+        orthorhombic=cell.orthorhombic,
+        reduction=cell.reduction,
+    )
+    return Sampler.build(Unbiased([cv]), system)

@@ -1,0 +1,194 @@
+"""The contract of sampling methods."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..methods.base import AbstractMethod, Bias, Observation
+from . import tolerances
+from ._numbers import assert_close, displaced, from_differences
+
+__all__ = ["check_method"]
+
+
+def check_method(
+    method: AbstractMethod, trajectory: Any = None, *, n_steps: int = 64, kT: float = 1.0, seed: int = 0
+) -> None:
+    """Check that a method keeps the contract of all methods, along a trajectory in CV space.
+
+    In float64: the state keeps its structure, shapes and dtypes; ``bias`` is the gradient of its energy where the
+    method says so, and periodic where the CVs are; jit equals eager; vmap equals one by one; other parameter values
+    need no new trace; room reserved changes nothing; a run stopped and resumed from arrays equals the uninterrupted
+    one bit for bit.
+
+    Args:
+        method: the method.
+        trajectory: values of the CVs, ``(n_steps, n_cvs)``; a random walk around zero with steps of 0.1 if None.
+            Choose one that makes the method act (deposit hills, meet walls).
+        n_steps: length of the random walk.
+        kT: thermal energy [energy].
+        seed: for the random walk, and for momenta if the method needs them.
+
+    Raises:
+        AssertionError: saying which part of the contract does not hold.
+
+    Example:
+        >>> from pysamp.colvars import Distance
+        >>> from pysamp.methods import HarmonicBias
+        >>> from pysamp.testing import check_method
+        >>> check_method(HarmonicBias(Distance([0, 1]), kspring=10.0, center=0.3))
+    """
+    rng = np.random.default_rng(seed)
+    n = method.n_cvs
+    xi = np.cumsum(0.1 * rng.normal(size=(n_steps, n)), axis=0) if trajectory is None else np.asarray(trajectory, float)
+    if xi.ndim != 2 or xi.shape[1] != n:
+        raise AssertionError(f"trajectory must have the shape (n_steps, {n}), got {xi.shape}.")
+    with jax.enable_x64(True):
+        momenta = rng.normal(size=xi.shape) if "momentum" in method.needs else None
+        _Check(method, xi, momenta, kT).run()
+
+
+class _Check:
+    def __init__(self, method: AbstractMethod, xi: Float[np.ndarray, "m n"], momenta: Any, kT: float):
+        self.method, self.xi, self.momenta, self.kT = method, xi, momenta, kT
+        self.name = type(method).__name__
+
+    def observations(self, shift: Any = 0.0) -> Observation:
+        """All observations, stacked."""
+        m = len(self.xi)
+        return Observation(
+            xi=jnp.asarray(self.xi + shift),
+            step=jnp.arange(m, dtype=jnp.int64),
+            kT=jnp.full(m, self.kT),
+            key=jax.random.split(jax.random.key(0), m),
+            momentum=None if self.momenta is None else jnp.asarray(self.momenta),
+            timestep=None if self.momenta is None else jnp.full(m, 0.1),
+        )
+
+    def start(self) -> Any:
+        """State before the first step, with room for the trajectory."""
+        first = jax.tree.map(lambda leaf: leaf[0], self.observations())
+        return self.method.reserve(self.method.init(first), len(self.xi))
+
+    @staticmethod
+    def trace(method: AbstractMethod, state: Any, observations: Observation) -> tuple[Any, Bias]:
+        """State after, and bias at, every step."""
+
+        def body(state: Any, obs: Observation) -> tuple[Any, Bias]:
+            state = method.update(state, obs)
+            return state, method.bias(state, obs)
+
+        return jax.lax.scan(body, state, observations)
+
+    def run(self) -> None:
+        """All parts of the contract."""
+        state, observations = self.start(), self.observations()
+        self.stable(state, observations)
+        whole = jax.jit(self.trace)
+        after, biases = whole(self.method, state, observations)
+        for what, value in (("energies", biases.energy), ("forces", biases.force)):
+            assert np.isfinite(value).all(), f"{self.name}: {what} are not finite along the trajectory."
+        self.eager(state, observations, after, biases)
+        self.resumed(whole, state, observations, after, biases)
+        self.batched(state, observations, after, biases)
+        self.other_parameters(state, observations)
+        if self.method.has_energy:
+            self.gradient(after, observations)
+        self.periodic(after, observations)
+        for name, value in self.method.diagnostics(after).items():
+            assert jnp.shape(value) == (), f"{self.name}: diagnostic {name} is not a scalar."
+
+    def stable(self, state: Any, observations: Observation) -> None:
+        obs = jax.tree.map(lambda leaf: leaf[0], observations)
+        describe = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)  # noqa: E731
+        before, after = describe(state), describe(jax.eval_shape(self.method.update, state, obs))
+        assert before == after, f"{self.name}: update changes the shape of the state from\n{before}\nto\n{after}"
+        bias = jax.eval_shape(self.method.bias, state, obs)
+        n = self.method.n_cvs
+        shapes = (bias.energy.shape, bias.force.shape)
+        assert shapes == ((), (n,)), (
+            f"{self.name}: the shapes of bias energy and force are {shapes}, not () and ({n},)."
+        )
+        assert len(self.method.labels) == len(self.method.periods) == n, f"{self.name} has not one label for each CV."
+
+    def eager(self, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
+        m = min(len(self.xi), 8)
+        for i in range(m):
+            obs = jax.tree.map(lambda leaf, i=i: leaf[i], observations)
+            state = self.method.update(state, obs)
+            bias = self.method.bias(state, obs)
+            expected = jax.tree.map(lambda leaf, i=i: leaf[i], biases)
+            assert_close(
+                bias.energy, expected.energy, tolerances.ROUNDING, f"{self.name}: jit changes the energy", 1e-6
+            )
+            assert_close(bias.force, expected.force, tolerances.ROUNDING, f"{self.name}: jit changes the force", 1e-6)
+        del after
+
+    def resumed(self, whole: Any, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
+        half = len(self.xi) // 2
+        first, second = (
+            jax.tree.map(lambda leaf, s=s: leaf[s], observations) for s in (slice(half), slice(half, None))
+        )
+        middle, _ = whole(self.method, state, first)
+        saved = jax.tree.map(np.asarray, middle)  # what a checkpoint keeps
+        resumed, later = whole(self.method, jax.tree.map(jnp.asarray, saved), second)
+        for got, expected in zip(jax.tree.leaves(resumed), jax.tree.leaves(after), strict=True):
+            assert np.array_equal(got, expected, equal_nan=True), f"{self.name}: a resumed run ends in another state."
+        assert np.array_equal(later.energy, biases.energy[half:]), f"{self.name}: a resumed run has other energies."
+        assert np.array_equal(later.force, biases.force[half:]), f"{self.name}: a resumed run has other forces."
+        roomy = self.method.reserve(middle, 100 * len(self.xi))
+        _, later = whole(self.method, roomy, second)
+        assert_close(later.energy, biases.energy[half:], 0.0, f"{self.name}: room reserved changes the energy")
+
+    def batched(self, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
+        states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
+        both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), observations)
+        both = eqx.tree_at(lambda o: o.step, both, jnp.stack([observations.step] * 2))
+        _, together = jax.vmap(self.trace, in_axes=(None, 0, 0))(self.method, states, both)
+        assert_close(
+            together.energy[0], biases.energy, tolerances.ROUNDING, f"{self.name}: vmap changes energies", 1e-6
+        )
+        assert_close(together.force[0], biases.force, tolerances.ROUNDING, f"{self.name}: vmap changes forces", 1e-6)
+        del after
+
+    def other_parameters(self, state: Any, observations: Observation) -> None:
+        count = 0
+
+        @jax.jit
+        def traced(method: AbstractMethod, state: Any, observations: Observation) -> tuple[Any, Bias]:
+            nonlocal count
+            count += 1
+            return self.trace(method, state, observations)
+
+        for factor in (1.0, 1.01, 0.99):
+            other = jax.tree.map(
+                lambda leaf, f=factor: leaf * f if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf,
+                self.method,
+            )
+            traced(other, state, observations)
+        assert count == 1, f"{self.name} was traced {count} times for three sets of parameters; make them array leaves."
+
+    def gradient(self, state: Any, observations: Observation) -> None:
+        """Force against differences of the energy, at some points of the trajectory."""
+        step = 1e-5
+        obs = jax.tree.map(lambda leaf: leaf[:: max(1, len(self.xi) // 8)], observations)
+        bias = jax.jit(jax.vmap(lambda obs: self.method.bias(state, obs)))
+        points = jnp.asarray([displaced(xi, step) for xi in obs.xi])
+        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, points.shape[1], axis=0), obs)
+        repeated = eqx.tree_at(lambda o: o.xi, repeated, points.reshape(-1, self.xi.shape[1]))
+        energies = np.asarray(bias(repeated).energy).reshape(len(points), -1, 1)
+        numerical = [-from_differences(energy, (self.xi.shape[1],), step)[0] for energy in energies]
+        what = f"{self.name}: force against differences of the energy"
+        assert_close(bias(obs).force, np.stack(numerical), tolerances.FINITE_DIFFERENCE, what, 1e-3)
+
+    def periodic(self, state: Any, observations: Observation) -> None:
+        shift = np.array([0.0 if period is None else period for period in self.method.periods])
+        if not shift.any():
+            return
+        energy = jax.jit(jax.vmap(lambda obs: self.method.bias(state, obs).energy))
+        got, what = energy(self.observations(shift)), f"{self.name}: energy one period on"
+        assert_close(got, energy(observations), 1e3 * tolerances.ROUNDING, what, 1e-3)

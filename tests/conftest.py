@@ -1,0 +1,30 @@
+"""Strict JAX, strict types, and the test of JAX itself before all others."""
+
+import os
+
+import pytest
+
+
+def _wants_gpu(config: pytest.Config) -> bool:
+    expression = config.getoption("markexpr", "")
+    return "gpu" in expression and "not gpu" not in expression
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not _wants_gpu(config):
+        os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, and for the processes that tests start
+
+    # Shapes and types of every annotated function of the package are checked at each call. Before pysamp is imported.
+    if os.environ.get("PYSAMP_TYPECHECK", "1") != "0":
+        from jaxtyping import install_import_hook
+
+        install_import_hook("pysamp", "beartype.beartype")
+
+    import jax
+
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # A JAX that computes wrong numbers makes every other result worthless.
+    items.sort(key=lambda item: item.path.name != "test_00_jax.py")

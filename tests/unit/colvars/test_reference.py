@@ -1,0 +1,125 @@
+"""Values, gradients and virials against those of an independent program, where its numbers are at hand."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pysamp.colvars import Angle, Component, DihedralAngle, Displacement, Distance, Group, combine
+from pysamp.methods import Unbiased
+from pysamp.methods.base import periodic_difference
+from pysamp.sampler import Particles, Sampler, System
+from pysamp.snapshot import Cell
+from pysamp.testing import tolerances
+
+FILE = Path(__file__).parents[4] / "shared" / "data" / "cv_reference.json"
+DATA = json.loads(FILE.read_text()) if FILE.exists() else {"entries": []}
+
+
+def points(parameters):
+    """Sites as indices and groups; None where a site is of a kind that pysamp does not have."""
+    result = []
+    for site in parameters["sites"]:
+        weights = site.get("weights", "equal")
+        if weights == "phases":
+            return None
+        if len(site["atoms"]) == 1 and "weights" not in site:
+            result.append(site["atoms"][0])
+        else:
+            result.append(Group(site["atoms"], weights={"equal": 1, "mass": None}.get(str(weights), weights)))
+    return result
+
+
+def distance(p):
+    return Distance(points(p))
+
+
+def angle(p):
+    return Angle(points(p)) if len(p["sites"]) == 3 else None
+
+
+def position(p):
+    site = points(p)
+    return None if p["pbc"] else combine(lambda *c: jnp.stack(c), [Component(site, axis=k) for k in range(3)],
+                                         components=["x", "y", "z"])  # fmt: skip
+
+
+MAKE = {
+    "distance": distance,
+    "distance_vector": lambda p: Displacement(points(p)),
+    "angle": angle,
+    "dihedral": lambda p: DihedralAngle(points(p)),
+    "cos_dihedral": lambda p: combine(jnp.cos, [DihedralAngle(points(p))]),
+    "position": position,
+}
+
+
+def make(entry):
+    """The CV of an entry, or None where it is not among ours."""
+    parameters = entry["parameters"]
+    if entry["cv"] not in MAKE or ("sites" in parameters and points(parameters) is None):
+        return None
+    return MAKE[entry["cv"]](parameters)
+
+
+CASES = [(entry, cv) for entry in DATA["entries"] if (cv := make(entry)) is not None]
+
+
+@pytest.mark.skipif(not DATA["entries"], reason="the reference data are not there")
+def test_there_is_something_to_compare():
+    assert {entry["cv"] for entry, _ in CASES} == set(MAKE)
+
+
+@pytest.mark.parametrize(("entry", "cv"), CASES, ids=[entry["id"] for entry, _ in CASES])
+def test_values_gradients_virials(entry, cv):
+    system = DATA["systems"][entry["system"]]
+    frames = {frame["frame"]: frame for frame in system["frames"]}
+    pbc = entry["parameters"].get("pbc", True)
+    with jax.enable_x64(True):
+        evaluate = None
+        for result in entry["results"]:
+            frame = frames[result["frame"]]
+            positions = np.array(frame["positions"])
+            box = np.array(frame["box"]) if frame["box"] is not None and pbc else None
+            if evaluate is None:
+                cell = Cell.of(box)
+                sampler = Sampler.build(
+                    Unbiased([cv]),
+                    System(
+                        masses=np.array(system["masses"]),
+                        timestep=1.0,
+                        kT=1.0,
+                        periodic=box is not None,
+                        orthorhombic=cell.orthorhombic,
+                        reduction=cell.reduction,
+                    ),
+                )
+
+                def xi(x, box, sampler=sampler):
+                    value = sampler.xi(Particles(x, box))
+                    return value, value
+
+                arguments = 0 if box is None else (0, 1)
+                evaluate = jax.jit(jax.jacrev(xi, argnums=arguments, has_aux=True))
+            x = positions[list(sampler.atoms)]
+            gradient, value = evaluate(x, box)
+            gradient, by_box = (gradient, None) if box is None else gradient
+            expected = np.atleast_1d(result["value"])
+            difference = periodic_difference(value, expected, sampler.methods[0].periods)
+            assert np.abs(difference).max() <= tolerances.REFERENCE_VALUE * np.abs(expected).max()
+
+            if "gradient" in result:
+                ours = np.zeros((len(value), *positions.shape))
+                ours[:, list(sampler.atoms)] = gradient
+                theirs = np.zeros_like(ours)
+                theirs[:, entry["atoms"]] = np.array(result["gradient"]).reshape(len(value), -1, 3)
+                assert np.abs(ours - theirs).max() <= tolerances.REFERENCE_GRADIENT * np.abs(theirs).max()
+            if "virial" in result:
+                strain = np.einsum("ia,nib->nab", x, gradient)
+                if by_box is not None:
+                    strain += np.einsum("ia,nib->nab", box, by_box)
+                theirs = np.array(result["virial"]).reshape(strain.shape)
+                assert np.abs(-strain - theirs).max() <= tolerances.REFERENCE_GRADIENT * np.abs(theirs).max()
