@@ -66,6 +66,9 @@ class Hook {
     }
 
     bool running() const { return engine_ != nullptr; }
+    bool in_loop() const { return engine_ && started_; }  // the compiled loop, not Python, answers the next evaluation
+    bool finished() const { return engine_ && engine_->finished(); }
+    Kind kind() const { return kind_; }
 
     // Ask for n steps; they are done by the following calls of resume().
     void start(int n) {
@@ -74,6 +77,7 @@ class Hook {
         if (magic != kMagic) throw std::runtime_error("the hook was closed");
         failure_ = {};
         started_ = cancelled_ = armed_ = false;
+        forces.assign(forces.size(), 0.0);
         owner_ = std::this_thread::get_id();
         engine_ = make_coroutine(
             [this, n] {
@@ -100,7 +104,7 @@ class Hook {
             cancelled_ = true;  // a stack of its own must stay on the thread where it started
             failure_ = {"XLA moved the loop to another thread; set PYSAMP_OPENMM_THREAD=1 to give the engine one of its own"};
         }
-        engine_->resume();
+        if (!engine_->finished()) engine_->resume();  // a counted loop may go on for longer than the engine
         return engine_->finished() ? kFinished : kind_;
     }
 
@@ -116,8 +120,8 @@ class Hook {
         return failure_;
     }
 
-    // Called by the force with `packed` filled: get `forces`.
-    void exchange(bool include_forces, long long step_count) {
+    // Called by the force first: tell a new MD step from one more evaluation.
+    void classify(bool include_forces, long long step_count) {
         bool new_step = steps_by_count ? step_count != last_step_count_ : armed_;
         new_step = new_step && include_forces && running();
         if (new_step) {
@@ -127,7 +131,11 @@ class Hook {
         }
         ++n_evaluations;
         kind_ = new_step ? kNewStep : kSameStep;
-        if (running() && started_) {
+    }
+
+    // Called by the force with `packed` filled: get `forces`.
+    void exchange() {
+        if (in_loop()) {
             engine_->suspend();
             if (cancelled_) throw OpenMM::OpenMMException("the run was cancelled");
         } else {
@@ -149,7 +157,7 @@ class Hook {
     long long last_step_count_ = -1;
 };
 
-// The OpenMM side; `Access` reads positions and adds forces on one platform.
+// The OpenMM side; `Access` reads positions and adds forces on one platform, and returns the energy if it is to be reported now.
 template <class Access>
 class HookForce : public OpenMM::Force {
    public:
@@ -176,10 +184,10 @@ class HookForce : public OpenMM::Force {
         void updateContextState(OpenMM::ContextImpl&, bool&) override { hook_->arm(); }
         double calcForcesAndEnergy(OpenMM::ContextImpl& context, bool forces, bool energy, int groups) override {
             if ((groups & (1 << owner_.getForceGroup())) == 0) return 0.0;
+            hook_->classify(forces, context.getStepCount());
             access_.read(context, *hook_);
-            hook_->exchange(forces, context.getStepCount());
-            if (forces) access_.add(context, *hook_);
-            return energy ? hook_->forces[0] : 0.0;
+            hook_->exchange();
+            return access_.add(context, *hook_, forces, energy);
         }
         std::map<std::string, double> getDefaultParameters() override { return {}; }
         std::vector<std::string> getKernelNames() override { return {}; }

@@ -36,8 +36,11 @@ struct HostAccess {
         out = gather(*data.positions, hook.atoms, out);
         if (hook.velocities) gather(*data.velocities, hook.atoms, out);
     }
-    void add(OpenMM::ContextImpl& context, Hook& hook) {
-        auto& forces = *platform_data(context).forces;
+    double add(OpenMM::ContextImpl& context, Hook& hook, bool add_forces, bool energy) {
+        if (add_forces) add_to(*platform_data(context).forces, hook);
+        return energy ? hook.forces[0] : 0.0;
+    }
+    static void add_to(std::vector<OpenMM::Vec3>& forces, const Hook& hook) {
         const double* in = hook.forces.data() + 1;
         for (int atom : hook.atoms) {
             OpenMM::Vec3& force = forces[atom];

@@ -6,7 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from .errors import InvalidInputError
 from .units import as_array
@@ -77,7 +77,7 @@ class Grid(eqx.Module):
         return math.prod(self.shape)
 
     @property
-    def widths(self) -> Float[np.ndarray, " n"]:
+    def widths(self) -> Float[Array | np.ndarray, " n"]:
         """Width of a bin on each axis."""
         return (self.upper - self.lower) / np.asarray(self.shape)
 

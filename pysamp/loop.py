@@ -5,6 +5,7 @@ bias forces and gets the particles at its next force evaluation; no Python runs 
 """
 
 import abc
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import xla_bridge
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, Int
 
@@ -24,6 +26,8 @@ except ImportError:  # an XLA detail; without it a step is correct, but several 
     set_xla_metadata = None
 
 __all__ = ["AbstractEngine", "Log", "Loop"]
+
+_LOGGER = logging.getLogger("pysamp")
 
 FINISHED, NEW_STEP, SAME_STEP = 0, 1, 2
 MAX_ROWS = 1024  # log rows of one chunk
@@ -89,13 +93,20 @@ def log_columns(sampler: Sampler) -> list[str]:
     return ["step", *sampler.labels, *energies, *sampler.diagnostic_names]
 
 
-def _turn(
-    sampler: Sampler, state: SamplerState, log: Log, kind: Array, particles: Particles, log_every: Array, batched: bool
+def take_turn(
+    sampler: Sampler,
+    state: SamplerState,
+    log: Log,
+    kind: Array,
+    particles: Particles,
+    log_every: Array,
+    *,
+    batched: bool = False,
 ) -> tuple[SamplerState, Log, BiasForces]:
     """One force evaluation: sampler, then log."""
     is_step = kind == NEW_STEP
     if batched:
-        axes = SamplerState(step=None, key=0, methods=0, xi=0, energies=0)  # type: ignore[arg-type]
+        axes = eqx.tree_at(lambda s: s.step, jax.tree.map(lambda _: 0, state), replace=None)
         step = jax.vmap(sampler.step, in_axes=(axes, 0, None), out_axes=(axes, 0))
         row = jax.vmap(log_row, in_axes=(None, axes))
     else:
@@ -111,7 +122,7 @@ def _turn(
     return state, jax.lax.cond(due, write, lambda: log), forces
 
 
-def _as_one_function(function: Callable, *args: Any) -> Any:
+def as_one_function(function: Callable, *args: Any) -> Any:
     """Call ``function`` so that XLA's CPU compiler makes it one function instead of a list of some fifty kernels.
 
     XLA (jaxlib 0.10.1) aborts the process if two arguments of such a call are not used in it, or if calls inside it are
@@ -147,12 +158,12 @@ def _run_loop(
         sampler: Sampler, state: SamplerState, log: Log, handed: Any, log_every: Array
     ) -> tuple[SamplerState, Log, Any]:
         kind, particles = engine.unpack(handed)
-        state, log, forces = _turn(sampler, state, log, kind, particles, log_every, batched)
+        state, log, forces = take_turn(sampler, state, log, kind, particles, log_every, batched=batched)
         return state, log, engine.pack(forces)
 
     def body(carry: tuple) -> tuple:
         state, log, engine, handed = carry
-        call = _as_one_function if engine.fuse else (lambda function, *args: function(*args))
+        call = as_one_function if engine.fuse else (lambda function, *args: function(*args))
         state, log, forces = call(turn, sampler, state, log, handed, log_every)
         return (state, log, *engine.advance(forces))
 
@@ -160,19 +171,27 @@ def _run_loop(
     return state, engine, log
 
 
-@partial(jax.jit, donate_argnames=("state", "log"))
-def _call_back(
-    sampler: Sampler, state: SamplerState, log: Log, kind: Array, particles: Particles, log_every: Array
-) -> tuple[SamplerState, Log, Float[Array, " m"]]:
-    Loop.n_traces += 1
-    state, log, forces = _turn(sampler, state, log, kind, particles, log_every, batched=False)
-    return state, log, jnp.append(forces.energy, forces.forces)
-
-
 @jax.jit
 def _evaluate(sampler: Sampler, state: SamplerState, particles: Particles) -> Float[Array, " m"]:
     forces = sampler.evaluate(state, particles)
     return jnp.append(forces.energy, forces.forces)
+
+
+def prefer_synchronous_dispatch() -> None:
+    """Have JAX run compiled functions on the calling thread, if it has not yet been used in this process.
+
+    Handing each call to another thread is what a call per step spends most of its time on. JAX reads the setting when it
+    first runs something; later it has no effect, so then nothing is done and the log says so.
+    """
+    if jax.config.read("jax_cpu_enable_async_dispatch"):
+        if xla_bridge.backends_are_initialized():
+            _LOGGER.info(
+                "JAX was used before the run. A bias that is called from Python costs several times less per step after "
+                "jax.config.update('jax_cpu_enable_async_dispatch', False) at the top of the script."
+            )
+        else:
+            jax.config.update("jax_cpu_enable_async_dispatch", False)
+            _LOGGER.info("set jax_cpu_enable_async_dispatch=False: compiled functions run on the calling thread")
 
 
 class Loop:
@@ -184,17 +203,20 @@ class Loop:
 
     Attributes:
         n_traces: how often a loop was traced in this process, for tests.
+        sampler: the sampler, its arrays on the device.
         state: the sampler's state on the device; donated at the next step.
+        log: rows logged and not yet taken; likewise.
     """
 
     n_traces: ClassVar[int] = 0
-    _state: SamplerState
+    state: SamplerState
 
     def __init__(self, sampler: Sampler, n_replicas: int | None = None):
+        prefer_synchronous_dispatch()
         self._n_replicas = n_replicas
         with jax.enable_x64(True):
-            self._sampler = jax.device_put(sampler)
-            self._log = self._empty_log()
+            self.sampler = jax.device_put(sampler)
+            self.log = self._empty_log()
 
     def run(self, engine: AbstractEngine, log_every: int) -> AbstractEngine:
         """Run an engine until it has finished, and return it; its arrays are donated.
@@ -205,32 +227,24 @@ class Loop:
         """
         with jax.enable_x64(True):
             batched = self._n_replicas is not None
-            self._state, engine, self._log = _run_loop(
-                self._sampler, self._state, engine, self._log, np.int64(log_every), batched=batched
+            self.state, engine, self.log = _run_loop(
+                self.sampler, self.state, engine, self.log, np.int64(log_every), batched=batched
             )
-            jax.block_until_ready(self._log.n_rows)  # JAX may run the loop in the background
+            jax.block_until_ready(self.log.n_rows)  # JAX may run the loop in the background
         return engine
-
-    def call_back(self, kind: int, particles: Particles, log_every: int) -> Float[np.ndarray, " m"]:
-        """One force evaluation of an engine that calls back; returns the bias energy followed by the forces."""
-        with jax.enable_x64(True):
-            self._state, self._log, forces = _call_back(
-                self._sampler, self._state, self._log, np.int32(kind), particles, np.int64(log_every)
-            )
-            return np.asarray(forces)
 
     def evaluate(self, particles: Particles) -> Float[np.ndarray, " m"]:
         """The present bias at other positions: its energy followed by the forces."""
         with jax.enable_x64(True):
-            return np.array(_evaluate(self._sampler, self._state, particles))
+            return np.array(_evaluate(self.sampler, self.state, particles))
 
     def take_rows(self) -> Float[np.ndarray, "replica rows width"]:
         """The rows logged since the log was last emptied, on the host; empties the log."""
-        n_rows = int(self._log.n_rows)
-        shape = self._log.rows.shape
-        rows = np.array(self._log.rows[..., :n_rows, :]) if n_rows else np.zeros((*shape[:-2], 0, shape[-1]))
-        with jax.enable_x64(True):
-            self._log = Log(self._log.rows, jnp.zeros((), dtype=jnp.int32))
+        n_rows = int(self.log.n_rows)
+        rows = np.array(np.asarray(self.log.rows)[..., :n_rows, :])
+        if n_rows:
+            with jax.enable_x64(True):
+                self.log = Log(self.log.rows, jnp.zeros((), dtype=jnp.int32))
         return rows if self._n_replicas is not None else rows[None]
 
     @property
@@ -238,13 +252,13 @@ class Loop:
         """Copies of the state, one per replica."""
         with jax.enable_x64(True):
             if self._n_replicas is None:
-                return [jax.tree.map(jnp.copy, self._state)]
-            shared = eqx.tree_at(lambda s: s.step, self._state, replace=None, is_leaf=lambda leaf: leaf is None)
+                return [jax.tree.map(jnp.copy, self.state)]
+            shared = eqx.tree_at(lambda s: s.step, self.state, replace=None, is_leaf=lambda leaf: leaf is None)
             return [
                 eqx.tree_at(
                     lambda s: s.step,
                     jax.tree.map(lambda leaf, r=r: leaf[r], shared),
-                    jnp.copy(self._state.step),
+                    jnp.copy(self.state.step),
                     is_leaf=lambda leaf: leaf is None,
                 )
                 for r in range(self._n_replicas)
@@ -254,12 +268,12 @@ class Loop:
     def states(self, states: Sequence[SamplerState]) -> None:
         with jax.enable_x64(True):
             if self._n_replicas is None:
-                self._state = jax.tree.map(jnp.array, states[0])
+                self.state = jax.tree.map(jnp.array, states[0])
             else:
                 stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-                self._state = eqx.tree_at(lambda s: s.step, stacked, jnp.array(states[0].step))
+                self.state = eqx.tree_at(lambda s: s.step, stacked, jnp.array(states[0].step))
 
     def _empty_log(self) -> Log:
-        width = len(log_columns(self._sampler))
+        width = len(log_columns(self.sampler))
         replicas = () if self._n_replicas is None else (self._n_replicas,)
         return Log(jnp.zeros((*replicas, MAX_ROWS, width)), jnp.zeros((), dtype=jnp.int32))

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from .colvars.base import AbstractCV, Group
 from .errors import InvalidInputError
@@ -54,9 +54,9 @@ class Particles(eqx.Module):
         velocities: velocities half a step before the positions [length/time], or None where no method asks for them.
     """
 
-    positions: Float[Array | np.ndarray, "k 3"]
-    box: Float[Array | np.ndarray, "3 3"] | None = None
-    velocities: Float[Array | np.ndarray, "k 3"] | None = None
+    positions: Float[Array | np.ndarray, "*replicas k 3"]
+    box: Float[Array | np.ndarray, "*replicas 3 3"] | None = None
+    velocities: Float[Array | np.ndarray, "*replicas k 3"] | None = None
 
 
 class BiasForces(eqx.Module):
@@ -76,14 +76,14 @@ class SamplerState(eqx.Module):
 
     Attributes:
         step: number of MD steps that the methods have seen.
-        key: random key data of the run.
+        key: data of the run's random key; a typed key would make every call of a compiled function ten times slower.
         methods: one state per method.
         xi: CVs at the last step, methods one after the other.
         energies: bias energy of each method at the last step [energy].
     """
 
     step: Int[Array, ""]
-    key: Key[Array, ""]
+    key: UInt32[Array, " w"]
     methods: tuple[Any, ...]
     xi: Float[Array, " n"]
     energies: Float[Array, " m"]
@@ -122,15 +122,15 @@ class _Momenta(eqx.Module):
         mean force is wrong by the ratio of the two, some percent for a CV on an atom with a constrained hydrogen.
         """
         inverse_masses = jnp.asarray(self.inverse_masses)
-        velocity = jnp.sum(jacobian * particles.velocities, axis=(1, 2))
-        weighted = jacobian * inverse_masses[:, None]
+        velocity = jnp.sum(jacobian * particles.velocities[None], axis=(1, 2))
+        weighted = jacobian * inverse_masses[None, :, None]
         inverse_mass = jnp.sum(weighted[:, None] * jacobian[None], axis=(2, 3))
         if self.constraints:
             first = _take(particles.positions, tuple(a for a, _ in self.constraints))
             second = _take(particles.positions, tuple(b for _, b in self.constraints))
             bond = cell.displacement(first, second)
             coupling = jnp.stack(
-                [jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i], axis=-1) for i, (a, b) in enumerate(self.constraints)]
+                [jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i][None], axis=-1) for i, (a, b) in enumerate(self.constraints)]
             )
             inverse_mass = inverse_mass - coupling.T @ _solve(self._metric(bond, inverse_masses), coupling)
         return _solve(inverse_mass, velocity[:, None])[:, 0]
@@ -253,7 +253,7 @@ class Sampler(eqx.Module):
             method.init(Observation(value, step, jnp.asarray(self.kT), key, jnp.zeros_like(value), jnp.ones(())))
             for method, value in zip(self.methods, xi, strict=True)
         )
-        return SamplerState(step, key, methods, jnp.concatenate(xi), jnp.zeros(len(self.methods)))
+        return SamplerState(step, jax.random.key_data(key), methods, jnp.concatenate(xi), jnp.zeros(len(self.methods)))
 
     def particles(self, snapshot: Snapshot) -> Particles:
         """The sampler's particles in a snapshot of the whole system."""
@@ -277,7 +277,7 @@ class Sampler(eqx.Module):
             particles: what the engine handed over.
             is_step: False for one more evaluation within the same step (barostat trial, energy query): the state stays.
         """
-        before, observations, pullbacks = self._observe(state, particles)
+        observations, pullbacks = self._observe(state, particles)
         methods = []
         for method, method_state, obs in zip(self.methods, state.methods, observations, strict=True):
             if is_step is True:
@@ -293,7 +293,7 @@ class Sampler(eqx.Module):
         energies = jnp.stack([bias.energy for bias in biases])
         after = SamplerState(
             step=state.step + jnp.asarray(is_step, dtype=state.step.dtype),
-            key=before,
+            key=state.key,
             methods=tuple(methods),
             xi=jnp.where(is_step, xi, state.xi),
             energies=jnp.where(is_step, energies, state.energies),
@@ -302,7 +302,7 @@ class Sampler(eqx.Module):
 
     def evaluate(self, state: SamplerState, particles: Particles) -> BiasForces:
         """Bias at other positions; the state does not move."""
-        _, observations, pullbacks = self._observe(state, particles)
+        observations, pullbacks = self._observe(state, particles)
         biases = [m.bias(s, o) for m, s, o in zip(self.methods, state.methods, observations, strict=True)]
         return self._assemble(biases, pullbacks)
 
@@ -357,7 +357,7 @@ class Sampler(eqx.Module):
 
     def _observe(
         self, state: SamplerState, particles: Particles
-    ) -> tuple[Key[Array, ""], list[Observation], list[Callable]]:
+    ) -> tuple[list[Observation], list[Callable]]:
         """What each method sees, and for each the map from a force on xi to forces on the atoms."""
         cell = self.cell(particles.box)
         observations, pullbacks = [], []
@@ -375,10 +375,10 @@ class Sampler(eqx.Module):
                 pullbacks.append(lambda force, j=jacobian: jnp.sum(force[:, None, None] * j, axis=0))
             else:
                 pullbacks.append(lambda force, p=pullback: p(force)[0])
-            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), i)
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), i)
             timestep = None if momentum is None else jnp.asarray(self.momentum_timestep)
             observations.append(Observation(xi, state.step, jnp.asarray(self.kT), key, momentum, timestep))
-        return state.key, observations, pullbacks
+        return observations, pullbacks
 
     @staticmethod
     def _assemble(biases: Sequence[Bias], pullbacks: Sequence[Callable]) -> BiasForces:

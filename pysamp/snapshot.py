@@ -155,10 +155,10 @@ def _images(vector: Any, basis: Any) -> list[Any]:
 
 @jax.jit
 def _reduce(box: Float[Array | np.ndarray, "3 3"]) -> Float[Array, "3 3"]:
-    """Integers that combine the rows of ``box`` to the shortest three vectors of an obtuse superbase (Selling's algorithm).
+    """Integers that combine the rows of ``box`` to the shortest three vectors of an obtuse superbase.
 
-    Four vectors with sum zero, three of them a basis; while two of them enclose an acute angle, one of the two is
-    turned round and added to the others, which shortens them all together.
+    Selling's algorithm: four vectors with sum zero, three of them a basis; while two of them enclose an acute angle,
+    one of the two is turned round and added to the others, which shortens them all together.
     """
     box = jnp.asarray(box)
     tolerance = 1e3 * jnp.finfo(box.dtype).eps * jnp.sum(box * box)

@@ -104,13 +104,17 @@ def _analyze_metadynamics(
         slices = np.searchsorted(edges, n_before[first:][inside], side="right") - 1
         np.add.at(counts[replica, :, replica], (blocks, np.minimum(slices, n_slices - 1)), 1.0)
     n_b = counts.reshape(n_replicas * n_blocks, n_replicas * n_slices)
-    n_s = np.stack(histograms)[:, visited]
-    n_s *= (n_b.sum(axis=1) / np.maximum(n_s.sum(axis=1), 1e-300))[:, None]  # what the kernels lost outside
+    n_s = np.stack(histograms)
     reduced = np.concatenate(biases) / run.kT
 
-    p, f = solve_wham(n_s.sum(axis=0), n_b.sum(axis=0), reduced)
+    def weights(n_s: Float[np.ndarray, " bins"], n_b: Float[np.ndarray, " b"]) -> Float[np.ndarray, " visited"]:
+        sharp = _sharpened(grid, method, n_s)[visited]
+        return sharp * (n_b.sum() / sharp.sum())
+
+    total_b = n_b.sum(axis=0)
+    p, f = solve_wham(weights(n_s.sum(axis=0), total_b), total_b, reduced)
     left_out = zip(leave_out_units(n_s), leave_out_units(n_b), strict=True)
-    replicates = [solve_wham(samples_k, counts_k, reduced, f)[0] for samples_k, counts_k in left_out]
+    replicates = [solve_wham(weights(s, b), b, reduced, f)[0] for s, b in left_out]
     return FreeEnergy.from_probabilities(
         _on_grid(p, visited, grid),
         np.stack([_on_grid(q, visited, grid) for q in replicates]),
@@ -189,6 +193,19 @@ def _histogram(grid: Grid, method: Metadynamics, xi: Float[np.ndarray, "samples 
     """Smoothed histogram of the samples inside the grid, each of weight 1."""
     xi = xi[locate(grid, xi) >= 0]
     return _sum_on_grid(_kernel_factors, grid, method, xi, np.ones((1, len(xi))))[0]
+
+
+def _sharpened(grid: Grid, method: Metadynamics, smooth: Float[np.ndarray, " bins"]) -> Float[np.ndarray, " bins"]:
+    """A smoothed histogram times its ratio to itself smoothed once more, which undoes most of what smoothing changed.
+
+    Without that the ripples of the bias, as narrow as a hill, would be smoothed in the histogram but not in the bias, and
+    stay in the free energy for the whole run.
+    """
+    twice = smooth.reshape(grid.shape)
+    for d in range(grid.n_dims):
+        kernel = _kernel_factors(grid, method, d, grid.centers[d])
+        twice = np.moveaxis(np.tensordot(twice, kernel, axes=(d, 0)), -1, d)
+    return smooth * smooth / np.maximum(twice.reshape(-1), 1e-300)
 
 
 def _sum_on_grid(

@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from openmm import unit
 
 from ..api import bind, describe
+from ..callback import Callback
 from ..errors import InvalidInputError, PysampWarning, SimulationError, UnsupportedError
 from ..loop import FINISHED, MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop
 from ..sampler import BiasForces, Particles, Sampler, SamplerState, System
@@ -444,45 +445,48 @@ class PythonForceBound(_OpenMMBound):
         force = openmm.PythonForce(self._compute)
         force.setParticles(list(self.sampler.atoms))
         force.setUsesPeriodicBoundaryConditions(self.system.periodic)
-        self._running = False
+        self._atoms = np.asarray(self.sampler.atoms)
+        self._periodic, self._velocities = self.system.periodic, self.sampler.needs_velocities
+        self._positions = np.zeros((len(self._atoms), 3))
+        self._callback = Callback(
+            self._loop, n_atoms=len(self._atoms), periodic=self._periodic, velocities=self._velocities
+        )
         self._last_step = -1
-        self._log_every = 0
-        self._error: BaseException | None = None
         self._not_finite = False
         self._force_index = self._engine_system.addForce(force)
 
     def _compute(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        positions = state.getPositions(asNumpy=True)._value
-        box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.system.periodic else None
+        positions = self._positions
+        # getPositions(asNumpy=True) costs 8 us more, with its units and caches
+        state._getVectorAsNumpy(openmm.State.Positions, positions)
+        box = state.getPeriodicBoxVectors(asNumpy=True)._value if self._periodic else None
         velocities = None
-        if self.sampler.needs_velocities:
+        if self._velocities:
             everything = self._context.getState(getVelocities=True).getVelocities(asNumpy=True)._value
-            velocities = everything[list(self.sampler.atoms)]
-        particles = Particles(positions, box, velocities)
-        try:
-            if self._running:
-                step = state.getStepCount()
-                kind = NEW_STEP if step != self._last_step else SAME_STEP
-                self._last_step = step
-                packed = self._loop.call_back(kind, particles, self._log_every)
-            else:
-                packed = self._loop.evaluate(particles)
-        except Exception as error:
-            self._error = error
-            raise
-        if not np.isfinite(packed).all():
+            velocities = everything[self._atoms]
+        if self._callback.is_running:
+            step = state.getStepCount()
+            packed = self._callback(SAME_STEP if step == self._last_step else NEW_STEP, positions, box, velocities)
+            self._last_step = step
+        else:
+            packed = self._loop.evaluate(Particles(positions, box, velocities))
+        if not math.isfinite(packed.sum()):
             self._not_finite = True
             raise FloatingPointError("a bias energy or force is not finite")
         return float(packed[0]), packed[1:].reshape(-1, 3)
 
     def _advance(self, n_steps: int, log_every: int) -> None:
-        self._log_every, self._running = log_every, True
+        self._last_step, self._not_finite = -1, False
+        failure = None
+        self._callback.start(log_every)
         try:
             self._integrator.step(n_steps)
         except Exception as error:  # noqa: BLE001 - OpenMM wraps whatever was raised in the callback
-            self._fail(str(error), self._not_finite, error)
+            failure = error
         finally:
-            self._running = False
+            self._callback.finish()
+        if failure is not None:
+            self._fail(str(failure), self._not_finite, failure)
 
     @property
     def arrays(self) -> Mapping[str, Array]:

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from ..api import bind, describe, stack
 from ..errors import InvalidInputError, SimulationError
@@ -106,7 +106,7 @@ class _Engine(AbstractEngine):
     potential: Callable = eqx.field(static=True)
     x: Float[Array, "r n 3"]
     v: Float[Array, "r n 3"]
-    keys: Key[Array, " r"]
+    keys: UInt32[Array, "r w"]
     step: Int[Array, ""]
     remaining: Int[Array, ""]
     masses: Float[Array, " n"]
@@ -138,7 +138,7 @@ class _Engine(AbstractEngine):
         total = (-gradient).at[:, np.asarray(self.atoms)].add(forces.forces)
         masses = self.masses[None, :, None]
         keep = jnp.exp(-friction * timestep)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys, self.step)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(jax.random.wrap_key_data(self.keys), self.step)
         noise = jax.vmap(lambda key: jax.random.normal(key, self.x.shape[1:], dtype=self.x.dtype))(keys)
         v = self.v + timestep * total / masses
         x = self.x + 0.5 * timestep * v
@@ -181,9 +181,9 @@ class ToyBound(Bound):
                 potential=first.potential,
                 x=jnp.asarray(np.stack([s.positions for s in simulations])),
                 v=jnp.asarray(np.stack([s.velocities for s in simulations])),
-                keys=jax.vmap(jax.random.key)(jnp.asarray(seeds)),
-                step=jnp.asarray(first.step),
-                remaining=jnp.asarray(0),
+                keys=jax.random.key_data(jax.vmap(jax.random.key)(jnp.asarray(seeds))),
+                step=jnp.asarray(np.int64(first.step)),
+                remaining=jnp.asarray(np.int64(0)),
                 masses=jnp.asarray(first.masses),
                 parameters=jnp.array([first.kT, first.timestep, first.friction]),
                 box=None if first.box is None else jnp.asarray(first.box),
@@ -195,7 +195,7 @@ class ToyBound(Bound):
     def run(self, n_steps: int, *, log_every: int = 0) -> Float[np.ndarray, "replica rows width"]:
         """Run ``n_steps`` steps."""
         with jax.enable_x64(True):
-            engine = eqx.tree_at(lambda e: e.remaining, self._engine, jnp.asarray(n_steps))
+            engine = eqx.tree_at(lambda e: e.remaining, self._engine, jnp.asarray(np.int64(n_steps)))
             self._engine = self._loop.run(engine, log_every)
         if int(self._engine.remaining) or not np.isfinite(np.asarray(self._engine.x)).all():
             states = self.states
@@ -227,7 +227,7 @@ class ToyBound(Bound):
     def snapshots(self) -> list[Snapshot]:
         """One snapshot per replica; its ``engine`` is the random key."""
         x, v = np.asarray(self._engine.x), np.asarray(self._engine.v)
-        keys = np.asarray(jax.random.key_data(self._engine.keys))
+        keys = np.asarray(self._engine.keys)
         step = int(self._engine.step)
         masses, box = np.asarray(self._engine.masses), self._simulations[0].box
         return [Snapshot(x[r], v[r], masses, box, step, keys[r]) for r in range(self.n_replicas)]
@@ -237,7 +237,7 @@ class ToyBound(Bound):
         with jax.enable_x64(True):
             keys = self._engine.keys
             if all(s.engine is not None for s in snapshots):
-                keys = jax.random.wrap_key_data(jnp.stack([jnp.asarray(s.engine) for s in snapshots]))
+                keys = jnp.stack([jnp.asarray(s.engine) for s in snapshots])
             self._engine = eqx.tree_at(
                 lambda e: (e.x, e.v, e.keys, e.step),
                 self._engine,
@@ -245,7 +245,7 @@ class ToyBound(Bound):
                     jnp.stack([jnp.asarray(s.positions) for s in snapshots]),
                     jnp.stack([jnp.asarray(s.velocities) for s in snapshots]),
                     keys,
-                    jnp.asarray(int(snapshots[0].step)),
+                    jnp.asarray(np.int64(snapshots[0].step)),
                 ),
             )
 

@@ -84,8 +84,8 @@ def _as_index(value: Any) -> int:
         index = None
     if index is None:
         raise InvalidInputError(
-            f"A particle is named by its index, an integer counted from 0; got {value!r}. A centre of several particles "
-            "is Group([...])."
+            f"A particle is named by its index, an integer counted from 0; got {value!r}. A centre of several "
+            "particles is Group([...])."
         )
     if index < 0:
         raise InvalidInputError(f"Particle indices count from 0 upwards; got {index}.")
@@ -161,34 +161,34 @@ class AbstractCV(eqx.Module):
             return (self.name,)
         return tuple(f"{self.name}.{component}" for component in self.component_names)
 
-    def __add__(self, other: Any) -> "AbstractCV":
+    def __add__(self, other: Any) -> "Combination":
         return _add(self, other)
 
-    def __radd__(self, other: Any) -> "AbstractCV":
+    def __radd__(self, other: Any) -> "Combination":
         return _add(self, other)
 
-    def __sub__(self, other: Any) -> "AbstractCV":
+    def __sub__(self, other: Any) -> "Combination":
         return _add(self, -other if isinstance(other, AbstractCV) else -as_array(other))
 
-    def __rsub__(self, other: Any) -> "AbstractCV":
+    def __rsub__(self, other: Any) -> "Combination":
         return _add(-self, other)
 
-    def __neg__(self) -> "AbstractCV":
+    def __neg__(self) -> "Combination":
         return _scale(self, -1.0)
 
-    def __mul__(self, other: Any) -> "AbstractCV":
+    def __mul__(self, other: Any) -> "Combination":
         return _pair(operator.mul, self, other, "*") if isinstance(other, AbstractCV) else _scale(self, other)
 
-    def __rmul__(self, other: Any) -> "AbstractCV":
+    def __rmul__(self, other: Any) -> "Combination":
         return _scale(self, other)
 
-    def __truediv__(self, other: Any) -> "AbstractCV":
+    def __truediv__(self, other: Any) -> "Combination":
         if isinstance(other, AbstractCV):
             return _pair(operator.truediv, self, other, "/")
         with np.errstate(divide="ignore"):
             return _scale(self, 1.0 / as_float(other))
 
-    def __rtruediv__(self, other: Any) -> "AbstractCV":
+    def __rtruediv__(self, other: Any) -> "Combination":
         inverse = _reciprocal(self)
         return inverse if as_float(other) == 1 else _scale(inverse, other)
 
@@ -298,8 +298,8 @@ def _takes_cell(function: Callable) -> bool:
     variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if n_required > 2 or missing or not (positional or variadic):
         raise InvalidInputError(
-            f"custom needs a function of (x) or (x, cell), got one of ({', '.join(p.name for p in parameters)}). Fix its "
-            "other arguments first, with functools.partial or a lambda."
+            f"custom needs a function of (x) or (x, cell), got one of ({', '.join(p.name for p in parameters)}). Fix "
+            "its other arguments first, with functools.partial or a lambda."
         )
     return n_required == 2 or (variadic and not n_required) or any(p.name == "cell" for p in positional[1:2])
 
@@ -429,8 +429,8 @@ def _refuse_periodic(cvs: Sequence[AbstractCV]) -> None:
     for cv in cvs:
         if cv.period is not None:
             raise InvalidInputError(
-                f"{cv.name} has the period {cv.period:g}, so a product or quotient with it jumps. Use combine(function, "
-                "cvs) with a function that respects the period, such as a cosine."
+                f"{cv.name} has the period {cv.period:g}, so a product or quotient with it jumps. Use "
+                "combine(function, cvs) with a function that respects the period, such as a cosine."
             )
 
 

@@ -107,14 +107,12 @@ class ABF(AbstractMethod[ABFState]):
 
     def update(self, state: ABFState, obs: Observation) -> ABFState:
         """Add the force since the last step to the bin of the last step."""
-        bias = self._bias_in(state, state.place)
-        force = (obs.momentum - state.momentum) / obs.timestep - bias
-        valid = state.place >= 0
-        sample = jnp.where(valid, jnp.append(force, 1.0), 0.0)
         full = state.n_steps >= N_BLOCKS * state.block_length
-        sums = jax.lax.cond(full, lambda: _merge_blocks(state.sums), lambda: state.sums)
         block_length = jnp.where(full, 2 * state.block_length, state.block_length)
+        sums = jax.lax.cond(full, lambda: _merge_blocks(state.sums), lambda: state.sums)
         start = (jnp.maximum(state.place, 0), state.n_steps // block_length, jnp.zeros_like(state.place))
+        force = (obs.momentum - state.momentum) / obs.timestep - self._bias_in(sums, state.place)
+        sample = jnp.where(state.place >= 0, jnp.append(force, 1.0), 0.0)
         old = jax.lax.dynamic_slice(sums, start, (1, 1, self.n_cvs + 1))
         place, outside = self._place(obs.xi)
         return ABFState(
@@ -129,7 +127,7 @@ class ABF(AbstractMethod[ABFState]):
     def bias(self, state: ABFState, obs: Observation) -> Bias:
         """Minus the average force in the bin of ``obs.xi``, ramped; its energy is not defined and reported as 0."""
         place, outside = self._place(obs.xi)
-        return Bias(jnp.zeros_like(obs.xi[0]), self._bias_in(state, jnp.where(outside, -1, place)))
+        return Bias(jnp.zeros_like(obs.xi[0]), self._bias_in(state.sums, jnp.where(outside, -1, place)))
 
     def diagnostics(self, state: ABFState) -> Mapping[str, Float[Array, ""]]:
         """Steps outside the grid."""
@@ -145,9 +143,9 @@ class ABF(AbstractMethod[ABFState]):
         strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
         return jnp.sum(jnp.clip(u, 0, shape - 1).astype(jnp.int64) * strides), outside
 
-    def _bias_in(self, state: ABFState, place: Int[Array, ""]) -> Float[Array, " n"]:
+    def _bias_in(self, sums: Float[Array, "bins blocks m"], place: Int[Array, ""]) -> Float[Array, " n"]:
         """The bias force in a bin; zero where ``place`` is -1."""
-        blocks = jax.lax.dynamic_index_in_dim(state.sums, jnp.maximum(place, 0), keepdims=False)
+        blocks = jax.lax.dynamic_index_in_dim(sums, jnp.maximum(place, 0), keepdims=False)
         total = jnp.sum(blocks, axis=0)
         force, count = total[:-1], total[-1]
         # -(force / count) * min(1, count / full) without a division by zero

@@ -232,7 +232,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         def block(start: Int[Array, ""], x: Float[Array, " n"]) -> Float[Array, ""]:
             centers = jax.lax.dynamic_slice_in_dim(state.centers, start, _BLOCK)
             heights = jax.lax.dynamic_slice_in_dim(state.heights, start, _BLOCK)
-            scaled = self.difference(x, centers) / self.sigma
+            scaled = self.difference(x, centers) / jnp.broadcast_to(self.sigma, centers.shape)
             return jnp.sum(heights * jnp.exp(-0.5 * jnp.sum(scaled**2, axis=-1)))
 
         def add(i: Int[Array, ""], total: tuple[Array, Array]) -> tuple[Array, Array]:

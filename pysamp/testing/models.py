@@ -30,13 +30,16 @@ class AbstractModel(eqx.Module):
 
     Attributes:
         n_dims: 1 or 2.
-        bounds: limits on each axis beyond which nothing of weight lies [length].
         periodic: whether the potential is periodic with these limits.
     """
 
     n_dims: eqx.AbstractClassVar[int]
-    bounds: eqx.AbstractVar[tuple[tuple[float, float], ...]]
     periodic: ClassVar[bool] = False
+
+    @property
+    @abc.abstractmethod
+    def bounds(self) -> tuple[tuple[float, float], ...]:
+        """Limits on each axis beyond which nothing of weight lies [length]."""
 
     @abc.abstractmethod
     def energy(self, q: Float[Array, "*b d"]) -> Float[Array, "*b"]:
@@ -73,8 +76,9 @@ class AbstractModel(eqx.Module):
         """Exact F(second) - F(first) of two intervals of x [energy]."""
         values = []
         for interval in (first, second):
-            x, weights = _trapezoids(*np.clip(interval, *self.bounds[0]), 4 * _N_POINTS)
-            values.append(-kT * float(logsumexp(-self._marginal([x], kT) / kT, b=weights)))
+            low, high = np.clip(interval, *self.bounds[0])
+            x, weights = _trapezoids(low, high, 2 * _N_POINTS)
+            values.append(-kT * float(np.asarray(logsumexp(-self._marginal([x], kT) / kT, b=weights))))
         return values[1] - values[0]
 
     def _marginal(self, axes: Sequence[Float[np.ndarray, " m"]], kT: float) -> Float[np.ndarray, "..."]:
@@ -84,7 +88,7 @@ class AbstractModel(eqx.Module):
         with jax.enable_x64(True):
             energies = np.asarray(self.energy(jnp.asarray(np.stack(points, axis=-1))))
         for _, weights in rest:  # at most one, the last
-            energies = -kT * logsumexp(-energies / kT, axis=-1, b=weights)
+            energies = -kT * np.asarray(logsumexp(-energies / kT, axis=-1, b=weights))
         return energies
 
 
@@ -162,7 +166,11 @@ class MuellerBrown(AbstractModel):
     scale: float = eqx.field(static=True, default=1.0)
     wall: float = eqx.field(static=True, default=0.0)
     n_dims: ClassVar[int] = 2
-    bounds: ClassVar[tuple[tuple[float, float], ...]] = ((-2.0, 1.6), (-1.0, 2.5))
+
+    @property
+    def bounds(self) -> tuple[tuple[float, float], ...]:
+        """All that lies below 300 when the scale is 1."""
+        return ((-2.0, 1.6), (-1.0, 2.5))
 
     def energy(self, q: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         """Potential at (x, y) [energy]."""
@@ -192,8 +200,12 @@ class PeriodicPotential(AbstractModel):
     height: float = eqx.field(static=True, default=4.0)
     coupling: float = eqx.field(static=True, default=1.0)
     n_dims: ClassVar[int] = 2
-    bounds: ClassVar[tuple[tuple[float, float], ...]] = ((-math.pi, math.pi),) * 2
     periodic: ClassVar[bool] = True
+
+    @property
+    def bounds(self) -> tuple[tuple[float, float], ...]:
+        """One period."""
+        return ((-math.pi, math.pi),) * 2
 
     def energy(self, q: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         """Potential at (x, y) [energy]."""

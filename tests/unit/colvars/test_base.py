@@ -52,7 +52,7 @@ def parts(*cvs, seed=0):
         (near - 1, [near], lambda a: a - 1),
         (3 / near, [near], lambda a: 3 / a),
         (arrow * 2, [arrow], lambda a: a * 2),
-        (arrow + [1.0, 2.0, 3.0], [arrow], lambda a: a + np.array([1.0, 2.0, 3.0])),
+        (arrow + np.array([1.0, 2.0, 3.0]), [arrow], lambda a: a + np.array([1.0, 2.0, 3.0])),
         (np.array([1.0, 2.0, 3.0]) - arrow, [arrow], lambda a: np.array([1.0, 2.0, 3.0]) - a),
         (arrow * near, [arrow, near], lambda a, b: a * b),
         ((near + far) * (near - far), [near, far, near, far], lambda a, b, c, d: (a + b) * (c - d)),
@@ -87,7 +87,7 @@ def test_sum_of_periodic_cvs_is_wrapped(seed):
         lambda: near * float("inf"),
         lambda: near + "a",
         lambda: near * [1.0, 2.0],
-        lambda: near + [1.0, 2.0],
+        lambda: near + np.array([1.0, 2.0]),
         lambda: arrow + custom(lambda x: x[0, :2], atoms=[0], components=["a", "b"]),
         lambda: combine(3, [near]),
         lambda: combine(jnp.cos, near),
@@ -132,7 +132,7 @@ class TestCustom:
         cell = Cell.of(4.0 * np.eye(3))
         assert custom(lambda x: x[1, 0], atoms=[0, 1])(x, cell) == 3.0
         assert custom(lambda x, cell: cell.displacement(x[0], x[1])[0], atoms=[0, 1])(x, cell) == -1.0
-        assert custom(lambda x, cell=None: jnp.trace(cell.box), atoms=[0])(x[:1], cell) == 12.0
+        assert custom(lambda x, cell=cell: jnp.trace(jnp.asarray(cell.box)), atoms=[0])(x[:1], cell) == 12.0
         assert custom(lambda x, power=2: x[0, 1] ** power, atoms=[0])(x[:1], cell) == 1.0
         assert custom(functools.partial(lambda k, x: k * x[0, 1], 5.0), atoms=[0])(x[:1], cell) == 5.0
         assert custom(jnp.max, atoms=[0, 1])(x, cell) == 5.0

@@ -1,0 +1,110 @@
+"""The sampler's step for engines that only call back: one compiled call for each force evaluation, with few arguments."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from .loop import Log, Loop, as_one_function, take_turn
+from .sampler import Particles, SamplerState
+
+__all__ = ["Callback"]
+
+_SMALL = 64  # leaves up to this size travel together in one array
+
+
+class Callback:
+    """Calls the sampler's step from Python, once per force evaluation.
+
+    A call of a compiled function costs about a microsecond for each array that goes in or out, so the small parts of the
+    state are packed into one array for as long as the engine runs, and all that the engine hands over into another.
+
+    Args:
+        loop: holds the state between runs.
+        n_atoms: number of the sampler's atoms.
+        periodic: whether there is a box.
+        velocities: whether velocities are handed over.
+    """
+
+    def __init__(self, loop: Loop, *, n_atoms: int, periodic: bool, velocities: bool):
+        self._loop = loop
+        self._box = slice(2, 11) if periodic else None
+        start = 11 if periodic else 2
+        self._positions = slice(start, start + 3 * n_atoms)
+        self._velocities = slice(start + 3 * n_atoms, start + 6 * n_atoms) if velocities else None
+        self._handed = np.zeros(start + (6 if velocities else 3) * n_atoms)
+        self._layout: Any = None
+        self._packed: list | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is on."""
+        return self._packed is not None
+
+    def start(self, log_every: int) -> None:
+        """Begin a run: take the state out of the loop."""
+        leaves, structure = jax.tree.flatten((self._loop.state, self._loop.log))
+        layout = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        with jax.enable_x64(True):
+            if layout != self._layout:  # room was made in the state
+                self._layout = layout
+                self._step = jax.jit(lambda *args: as_one_function(self._turn, *args), donate_argnums=(0, 1))
+            self._packed = list(self._pack(leaves))
+        self._handed[1] = log_every
+
+    def finish(self) -> None:
+        """End a run: give the state back to the loop."""
+        if self._packed is not None:
+            with jax.enable_x64(True):
+                self._loop.state, self._loop.log = self._unpack(*self._packed)
+            self._packed = None
+
+    def __call__(
+        self, kind: int, positions: ArrayLike, box: ArrayLike | None, velocities: ArrayLike | None
+    ) -> Float[np.ndarray, " m"]:
+        """One force evaluation; returns the bias energy followed by the forces."""
+        handed = self._handed
+        handed[0] = kind
+        handed[self._positions] = np.ravel(positions)
+        if self._box is not None:
+            handed[self._box] = np.ravel(box)
+        if self._velocities is not None:
+            handed[self._velocities] = np.ravel(velocities)
+        with jax.enable_x64(True):
+            *self._packed, forces = self._step(*self._packed, handed)
+        return np.asarray(forces)
+
+    def _turn(
+        self, small: Array, large: list[Array], handed: Float[Array, " m"]
+    ) -> tuple[Array, list[Array], Float[Array, " f"]]:
+        Loop.n_traces += 1
+        state, log = self._unpack(small, large)
+        kind, log_every = handed[0].astype(jnp.int32), handed[1].astype(jnp.int64)
+        particles = Particles(
+            handed[self._positions].reshape(-1, 3),
+            None if self._box is None else handed[self._box].reshape(3, 3),
+            None if self._velocities is None else handed[self._velocities].reshape(-1, 3),
+        )
+        state, log, forces = take_turn(self._loop.sampler, state, log, kind, particles, log_every)
+        return (*self._pack(jax.tree.leaves((state, log))), jnp.append(forces.energy, forces.forces))
+
+    def _pack(self, leaves: list[Array]) -> tuple[Float[Array, " s"], list[Array]]:
+        """Small leaves as one array of doubles, which hold every integer that occurs exactly; the others as they are."""
+        small = [jnp.ravel(leaf).astype(jnp.float64) for leaf in leaves if leaf.size <= _SMALL]
+        return jnp.concatenate(small), [leaf for leaf in leaves if leaf.size > _SMALL]
+
+    def _unpack(self, small: Array, large: list[Array]) -> tuple[SamplerState, Log]:
+        structure, kinds = self._layout
+        leaves, rest, start = [], iter(large), 0
+        for shape, dtype in kinds:
+            size = math.prod(shape)
+            if size > _SMALL:
+                leaves.append(next(rest))
+            else:
+                leaves.append(small[start : start + size].reshape(shape).astype(dtype))
+                start += size
+        return jax.tree.unflatten(structure, leaves)
