@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -96,33 +97,44 @@ class Thread final : public Coroutine {
         if (thread_.joinable()) thread_.join();
     }
     void resume() override {
-        std::unique_lock lock(mutex_);
-        engine_runs_ = true;
+        hand_over(true);
         if (!thread_.joinable()) {
             thread_ = std::thread([this] {
                 body_();
-                std::lock_guard lock(mutex_);
                 finished_ = true;
-                engine_runs_ = false;
-                changed_.notify_all();
+                hand_over(false);
             });
-        } else {
-            changed_.notify_all();
         }
-        changed_.wait(lock, [this] { return !engine_runs_; });
+        await(false);
     }
     void suspend() override {
-        std::unique_lock lock(mutex_);
-        engine_runs_ = false;
-        changed_.notify_all();
-        changed_.wait(lock, [this] { return engine_runs_; });
+        hand_over(false);
+        await(true);
     }
 
    private:
+    static constexpr int kPatience = 200;  // yields, some 0.1 ms: being woken up takes longer than most waits
+
+    void hand_over(bool to_engine) {
+        {
+            std::lock_guard lock(mutex_);
+            engine_runs_.store(to_engine, std::memory_order_release);
+        }
+        changed_.notify_all();
+    }
+    void await(bool engine) {
+        for (int i = 0; i < kPatience; ++i) {
+            if (engine_runs_.load(std::memory_order_acquire) == engine) return;
+            std::this_thread::yield();
+        }
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return engine_runs_.load(std::memory_order_acquire) == engine; });
+    }
+
     std::thread thread_;
     std::mutex mutex_;
     std::condition_variable changed_;
-    bool engine_runs_ = false;
+    std::atomic<bool> engine_runs_{false};
 };
 
 inline std::unique_ptr<Coroutine> make_coroutine(std::function<void()> body, bool own_thread) {

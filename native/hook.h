@@ -9,6 +9,7 @@
 
 #include <Python.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <functional>
@@ -57,6 +58,8 @@ class Hook {
     std::vector<double> packed, forces;
     OpenMM::ContextImpl* context = nullptr;
     long long n_evaluations = 0, n_steps = 0;
+    bool measure = false;  // whether to add up the time that the engine waits for the bias, in `seconds`
+    double seconds = 0.0;
 
     ~Hook() { magic = 0; }
 
@@ -157,6 +160,22 @@ class Hook {
     long long last_step_count_ = -1;
 };
 
+// Adds the time until its end to the hook's, if that is asked for.
+class Stopwatch {
+   public:
+    explicit Stopwatch(Hook& hook) : hook_(hook), start_(hook.measure ? Clock::now() : Clock::time_point()) {}
+    ~Stopwatch() {
+        if (hook_.measure) hook_.seconds += std::chrono::duration<double>(Clock::now() - start_).count();
+    }
+    Stopwatch(const Stopwatch&) = delete;
+    Stopwatch& operator=(const Stopwatch&) = delete;
+
+   private:
+    using Clock = std::chrono::steady_clock;
+    Hook& hook_;
+    Clock::time_point start_;
+};
+
 // The OpenMM side; `Access` reads positions and adds forces on one platform, and returns the energy if it is to be reported now.
 template <class Access>
 class HookForce : public OpenMM::Force {
@@ -184,6 +203,7 @@ class HookForce : public OpenMM::Force {
         void updateContextState(OpenMM::ContextImpl&, bool&) override { hook_->arm(); }
         double calcForcesAndEnergy(OpenMM::ContextImpl& context, bool forces, bool energy, int groups) override {
             if ((groups & (1 << owner_.getForceGroup())) == 0) return 0.0;
+            Stopwatch stopwatch(*hook_);
             hook_->classify(forces, context.getStepCount());
             access_.read(context, *hook_);
             hook_->exchange();

@@ -7,9 +7,9 @@
 
 #include <cstring>
 
-#include "hook.h"
 #include "openmm/Platform.h"
 #include "openmm/reference/ReferencePlatform.h"
+#include "python_hook.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace nb = nanobind;
@@ -72,8 +72,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
     AdvanceHandler, advance,
     ffi::Ffi::Bind().Arg<ffi::Buffer<ffi::S64>>().Arg<ffi::Buffer<ffi::F64>>().Ret<ffi::Buffer<ffi::F64>>());
 
-using Flat = nb::ndarray<double, nb::numpy, nb::ndim<1>, nb::c_contig>;
-
 // Doubles at `address`, from the 64-byte boundary before it: JAX takes no other address without a copy. The second number is how
 // many doubles of padding that puts in front. A boundary never crosses a page, and the padding is never read.
 nb::tuple view(std::uintptr_t address, std::size_t n, nb::object owner) {
@@ -82,38 +80,12 @@ nb::tuple view(std::uintptr_t address, std::size_t n, nb::object owner) {
     return nb::make_tuple(nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>(start, {n + padding}, owner), padding);
 }
 
-class PyHook {
+class PyHostHook : public PyHook<HostAccess> {
    public:
-    PyHook(std::uintptr_t system, std::vector<int> atoms, bool velocities, bool steps_by_count, bool own_thread,
-           nb::callable evaluate)
-        : hook_(std::make_shared<Hook>()), evaluate_(std::move(evaluate)) {
-        hook_->atoms = std::move(atoms);
-        hook_->velocities = velocities;
-        hook_->steps_by_count = steps_by_count;
-        hook_->own_thread = own_thread;
-        hook_->resize();
-        hook_->evaluate = [this] { evaluate_outside_a_run(); };
-        index_ = reinterpret_cast<OpenMM::System*>(system)->addForce(new HookForce<HostAccess>(hook_));
-    }
-    ~PyHook() {
-        hook_->evaluate = [] { throw OpenMM::OpenMMException("pysamp: the simulation was not closed"); };
-    }
-    int index() const { return index_; }
+    using PyHook::PyHook;
     std::int64_t address() const { return reinterpret_cast<std::int64_t>(hook_.get()); }
-    bool attached() const { return hook_->context != nullptr; }
-    void start(int n) { hook_->start(n); }
-    nb::tuple finish() {
-        Failure failure;
-        {
-            nb::gil_scoped_release release;
-            failure = hook_->finish();
-        }
-        return nb::make_tuple(failure.message, failure.not_finite);
-    }
-    nb::tuple counts() const { return nb::make_tuple(hook_->n_steps, hook_->n_evaluations); }
     nb::dict arrays(nb::object owner) {
-        if (!attached()) throw std::runtime_error("the simulation was closed");
-        auto& data = platform_data(*hook_->context);
+        auto& data = platform_data(context());
         nb::dict result;
         auto add = [&](const char* name, std::vector<OpenMM::Vec3>& rows) {
             result[name] = view(reinterpret_cast<std::uintptr_t>(rows.data()), 3 * rows.size(), owner);
@@ -123,54 +95,23 @@ class PyHook {
         add("forces", *data.forces);
         return result;
     }
-    void read_now() {  // packed as at a force evaluation, without one
-        if (!attached()) throw std::runtime_error("the simulation was closed");
-        HostAccess().read(*hook_->context, *hook_);
-    }
-    nb::ndarray<double, nb::numpy, nb::ndim<1>> packed() {
-        return {hook_->packed.data(), {hook_->packed.size()}, nb::find(*this)};
-    }
-
-   private:
-    void evaluate_outside_a_run() {
-        nb::gil_scoped_acquire acquire;
-        try {
-            auto result = nb::cast<Flat>(evaluate_(packed_copy()));
-            if (result.size() != hook_->forces.size()) throw std::runtime_error("pysamp: wrong number of bias forces");
-            std::memcpy(hook_->forces.data(), result.data(), result.size() * sizeof(double));
-        } catch (nb::python_error& error) {
-            throw OpenMM::OpenMMException(error.what());
-        }
-    }
-    nb::object packed_copy() {
-        auto* copy = new std::vector<double>(hook_->packed);
-        nb::capsule owner(copy, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
-        return nb::cast(nb::ndarray<double, nb::numpy, nb::ndim<1>>(copy->data(), {copy->size()}, owner));
-    }
-    std::shared_ptr<Hook> hook_;
-    nb::callable evaluate_;
-    int index_;
+    void read_now() { HostAccess().read(context(), *hook_); }  // packed as at a force evaluation, without one
 };
 
 }  // namespace
 }  // namespace pysamp
 
 NB_MODULE(_openmm_native, m) {
-    using pysamp::PyHook;
     m.attr("openmm_version") = PYSAMP_OPENMM_VERSION;
     m.def("library_version", [] { return OpenMM::Platform::getOpenMMVersion(); }, "Version of the OpenMM library that is loaded.");
     m.def("advance_target", [] { return nb::capsule(reinterpret_cast<void*>(pysamp::AdvanceHandler)); });
     m.def("view", &pysamp::view, nb::arg("address"), nb::arg("n"), nb::arg("owner"));
-    nb::class_<PyHook>(m, "Hook")
+    using Hook = pysamp::PyHostHook;
+    nb::class_<Hook> hook(m, "Hook");
+    pysamp::define_hook(hook)
         .def(nb::init<std::uintptr_t, std::vector<int>, bool, bool, bool, nb::callable>(), nb::arg("system"), nb::arg("atoms"),
              nb::arg("velocities"), nb::arg("steps_by_count"), nb::arg("own_thread"), nb::arg("evaluate"))
-        .def_prop_ro("index", &PyHook::index)
-        .def_prop_ro("address", &PyHook::address)
-        .def_prop_ro("attached", &PyHook::attached)
-        .def_prop_ro("counts", &PyHook::counts)
-        .def("start", &PyHook::start)
-        .def("finish", &PyHook::finish)
-        .def("arrays", &PyHook::arrays)
-        .def("read_now", &PyHook::read_now)
-        .def_prop_ro("packed", &PyHook::packed);
+        .def_prop_ro("address", &Hook::address)
+        .def("arrays", &Hook::arrays)
+        .def("read_now", &Hook::read_now);
 }

@@ -1,6 +1,7 @@
 """Enhanced sampling and free energies on the memory of the simulation engine you already use."""
 
 from . import analysis, backends, colvars, methods
+from .analysis import FreeEnergy
 from .api import analyze, bind, describe
 from .citations import citation
 from .errors import (
@@ -23,6 +24,7 @@ __all__ = [
     "Callback",
     "Cell",
     "CheckpointError",
+    "FreeEnergy",
     "Grid",
     "InvalidInputError",
     "Particles",

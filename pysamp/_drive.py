@@ -1,6 +1,7 @@
 """Drives one bound simulation: chunks, log, callbacks, checkpoints and Ctrl-C."""
 
 import logging
+import operator
 import signal
 import threading
 import time
@@ -25,12 +26,29 @@ from .methods.base import AbstractMethod, periodic_difference
 from .sampler import Sampler, SamplerState, System
 from .snapshot import Snapshot
 
-__all__ = ["Callback", "Interrupt", "Job", "Outcome", "drive"]
+__all__ = ["Callback", "Interrupt", "Job", "Outcome", "as_count", "drive"]
 
 logger = logging.getLogger("pysamp")
 
 _CHUNK = 0.2  # [s] between two looks at Ctrl-C and the progress bar
 _CHECKPOINT_INTERVAL = 60.0  # [s] where checkpoint_every is not given
+
+
+def as_count(value: Any, name: str) -> int:
+    """``value`` as a positive integer; 1e6 will do.
+
+    Raises:
+        InvalidInputError: if it is something else.
+    """
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or count < 1:
+        raise InvalidInputError(f"{name} must be a positive whole number, got {value!r}: write {name}=1000, say.")
+    return count
 
 
 @dataclass(frozen=True)
@@ -47,10 +65,22 @@ class Callback:
         >>> import pysamp
         >>> pysamp.Callback(lambda bound, step: print(step), every=1000).every
         1000
+
+    Raises:
+        InvalidInputError: if it cannot be called, or ``every`` is not a positive whole number.
     """
 
-    function: Callable[[Bound, int], Any]
-    every: int | None = None
+    function: Any
+    every: Any = None
+
+    def __post_init__(self):
+        if not callable(self.function):
+            raise InvalidInputError(
+                "callback must be a function of (bound, step), or pysamp.Callback(function, every=...); "
+                f"got {self.function!r}."
+            )
+        if self.every is not None:
+            object.__setattr__(self, "every", as_count(self.every, "every"))
 
 
 @dataclass(frozen=True)
@@ -241,7 +271,7 @@ class _Driver:
         bound: Bound,
         checkpoint: Checkpoint | None,
         fingerprint: Mapping[str, Any],
-        rows: list[Float[np.ndarray, "replica rows width"]],
+        rows: list[Float[np.ndarray, "replica _ width"]],
         progress: Callable[[int, bool], None],
         wall_time: float,
         clock: float,

@@ -94,7 +94,7 @@ class Checkpoint:
         """States, snapshots and log of the last checkpoint; the arguments say how they are built."""
         n_replicas, width = self.header["n_replicas"], self.header["width"]
         try:
-            with np.load(self._state_path, allow_pickle=False) as arrays:
+            with open(self._state_path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 stored = dict(arrays)
             rows = np.fromfile(self._log_path, dtype="<f8", count=self._n_bytes // 8)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -107,7 +107,7 @@ class Checkpoint:
         self,
         states: Sequence[SamplerState],
         snapshots: Sequence[Snapshot],
-        rows: Sequence[Float[np.ndarray, "replica rows width"]],
+        rows: Sequence[Float[np.ndarray, "replica _ width"]],
         header: Mapping[str, Any],
     ) -> None:
         """Replace the checkpoint.
@@ -179,7 +179,7 @@ class Checkpoint:
         if not self._state_path.exists():
             return
         try:
-            with np.load(self._state_path, allow_pickle=False) as arrays:
+            with open(self._state_path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 header = json.loads(str(arrays["header"]))
             too_short = self._log_path.stat().st_size < header["n_bytes"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -200,9 +200,11 @@ class Loop:
     Args:
         sampler: the sampler.
         n_replicas: None for one simulation, else the number of replicas on the leading axis of everything.
+        device: where to run; None for where JAX runs by default.
 
     Attributes:
         n_traces: how often a loop was traced in this process, for tests.
+        device: where to run.
         sampler: the sampler, its arrays on the device.
         state: the sampler's state on the device; donated at the next step.
         log: rows logged and not yet taken; likewise.
@@ -211,12 +213,13 @@ class Loop:
     n_traces: ClassVar[int] = 0
     state: SamplerState
 
-    def __init__(self, sampler: Sampler, n_replicas: int | None = None):
+    def __init__(self, sampler: Sampler, n_replicas: int | None = None, device: jax.Device | None = None):
         prefer_synchronous_dispatch()
         self._n_replicas = n_replicas
+        self.device = device
         with jax.enable_x64(True):
-            self.sampler = jax.device_put(sampler)
-            self.log = self._empty_log()
+            self.sampler = jax.device_put(sampler, device)
+            self.log = jax.device_put(self._empty_log(), device)
 
     def run(self, engine: AbstractEngine, log_every: int) -> AbstractEngine:
         """Run an engine until it has finished, and return it; its arrays are donated.
@@ -268,10 +271,11 @@ class Loop:
     def states(self, states: Sequence[SamplerState]) -> None:
         with jax.enable_x64(True):
             if self._n_replicas is None:
-                self.state = jax.tree.map(jnp.array, states[0])
+                state = jax.tree.map(jnp.array, states[0])
             else:
                 stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-                self.state = eqx.tree_at(lambda s: s.step, stacked, jnp.array(states[0].step))
+                state = eqx.tree_at(lambda s: s.step, stacked, jnp.array(states[0].step))
+            self.state = state if self.device is None else jax.device_put(state, self.device)
 
     def _empty_log(self) -> Log:
         width = len(log_columns(self.sampler))

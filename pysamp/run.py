@@ -5,8 +5,7 @@ import operator
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, Executor, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import jax
 import numpy as np
 import xarray as xr
 
-from ._drive import Callback, Interrupt, Job, Outcome, drive
+from ._drive import Callback, Interrupt, Job, Outcome, as_count, drive
 from .api import run, stack
+from .checkpoint import Checkpoint
 from .errors import InvalidInputError, RunInterrupted
 from .methods.base import AbstractMethod
 from .results import Run
@@ -43,8 +43,8 @@ def _run_methods(
     seed: Any = None,
 ) -> Run:
     """Begin a run."""
-    n_replicas = _as_count(replicas, "replicas")
-    n_steps = _as_count(timesteps, "timesteps")
+    n_replicas = as_count(replicas, "replicas")
+    n_steps = as_count(timesteps, "timesteps")
     defaults = {name for name, value in (("seed", seed), ("log_every", log_every)) if value is None}
     seed = _as_seed(seed)
     job = Job(
@@ -56,7 +56,7 @@ def _run_methods(
         timesteps=n_steps,
         seed=seed,
         reseed="seed" not in defaults or n_replicas > 1,
-        log_every=_default_stride(n_steps) if log_every is None else _as_count(log_every, "log_every"),
+        log_every=_default_stride(n_steps) if log_every is None else as_count(log_every, "log_every"),
         defaults=frozenset(defaults),
         callback=_as_callback(callback),
         **_as_checkpoint(checkpoint, checkpoint_every),
@@ -86,10 +86,10 @@ def _run_on(
         context_args=_as_context_args(context_args, n_replicas),
         first_replica=0,
         n_replicas=n_replicas,
-        timesteps=_as_count(timesteps, "timesteps"),
+        timesteps=as_count(timesteps, "timesteps"),
         seed=int(result.attributes.get("seed", 0)),
         reseed=n_replicas > 1,
-        log_every=int(result.attributes["log_every"]) if log_every is None else _as_count(log_every, "log_every"),
+        log_every=int(result.attributes["log_every"]) if log_every is None else as_count(log_every, "log_every"),
         callback=_as_callback(callback),
         states=result.states,
         snapshots=result.snapshots,
@@ -134,6 +134,8 @@ def _split(job: Job) -> list[Job]:
 def _run_here(job: Job, progress: bool) -> list[Outcome]:
     """Replicas in this process: together where the engine can, else one after the other."""
     generate, arguments = job.generate_context, job.context_args
+    if job.checkpoint is not None:
+        Checkpoint(job.checkpoint, 0).close()  # finds out what is wrong with it before a simulation is built
     simulation = generate(**arguments[0])
     with _Bar(job.timesteps * job.n_replicas, progress) as bar:
         if job.n_replicas == 1:
@@ -153,7 +155,7 @@ def _run_here(job: Job, progress: bool) -> list[Outcome]:
         return outcomes
 
 
-def _run_elsewhere(job: Job, executor: Executor, progress: bool) -> list[Outcome]:
+def _run_elsewhere(job: Job, executor: Any, progress: bool) -> list[Outcome]:
     """Replicas through an executor."""
     if not callable(getattr(executor, "submit", None)):
         raise InvalidInputError(
@@ -289,23 +291,6 @@ def _default_stride(n_steps: int) -> int:
     return max(m * decade for m in (1, 2, 5) if m * decade <= target)
 
 
-def _as_count(value: Any, name: str) -> int:
-    """``value`` as a positive integer; 1e6 will do.
-
-    Raises:
-        InvalidInputError: if it is something else.
-    """
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)
-    try:
-        count = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or count < 1:
-        raise InvalidInputError(f"{name} must be a positive whole number, got {value!r}: write {name}=1000, say.")
-    return count
-
-
 def _as_seed(value: Any) -> int:
     if value is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
@@ -345,14 +330,7 @@ def _as_context_args(value: Any, n_replicas: int) -> tuple[dict[str, Any], ...]:
 
 
 def _as_callback(value: Any) -> Callback | None:
-    if value is None:
-        return None
-    callback = value if isinstance(value, Callback) else Callback(value)
-    if not callable(callback.function):
-        raise InvalidInputError(
-            f"callback must be a function of (bound, step), or pysamp.Callback(function, every=...); got {value!r}."
-        )
-    return callback if callback.every is None else Callback(callback.function, _as_count(callback.every, "every"))
+    return value if value is None or isinstance(value, Callback) else Callback(value)
 
 
 def _as_checkpoint(path: Any, every: Any) -> dict[str, Any]:
@@ -368,5 +346,5 @@ def _as_checkpoint(path: Any, every: Any) -> dict[str, Any]:
         raise InvalidInputError(f"checkpoint must be the name of a folder, got {path!r}.") from error
     return {
         "checkpoint": folder,
-        "checkpoint_every": None if every is None else _as_count(every, "checkpoint_every"),
+        "checkpoint_every": None if every is None else as_count(every, "checkpoint_every"),
     }

@@ -17,6 +17,12 @@ from .snapshot import Cell, Snapshot, type_of_reduction
 
 __all__ = ["BiasForces", "Particles", "Sampler", "SamplerState", "System"]
 
+_NOT_TRACEABLE = (
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.ConcretizationTypeError,
+)
+
 
 class System(eqx.Module):
     """What the sampler must know of the simulated system before the first step.
@@ -345,7 +351,13 @@ class Sampler(eqx.Module):
         cell = self.cell(particles.box)
         values = []
         for cv, points in zip(self.methods[index].cvs, self.points[index], strict=True):
-            value = jnp.asarray(cv(points(particles.positions, cell), cell), dtype=jnp.result_type(float))
+            try:
+                value = jnp.asarray(cv(points(particles.positions, cell), cell), dtype=jnp.result_type(float))
+            except _NOT_TRACEABLE as error:
+                raise InvalidInputError(
+                    f"The CV {cv.name} is not made of JAX operations, so it has no derivative and cannot be compiled. Use "
+                    f"jax.numpy instead of numpy, and jnp.where instead of if. JAX says: {str(error).splitlines()[0]}"
+                ) from error
             if value.size != cv.n_components or value.ndim > 1:
                 expected = f"a vector of {cv.n_components}" if cv.n_components > 1 else "a scalar"
                 raise InvalidInputError(
@@ -481,7 +493,7 @@ def _take(x: Float[Array, "k 3"], places: tuple[int, ...]) -> Float[Array, "p 3"
     return x.at[np.asarray(places)].get(mode="promise_in_bounds", unique_indices=True)
 
 
-def _center(x: Float[Array, "g 3"], weights: Float[np.ndarray, " g"], cell: Cell) -> Float[Array, "3"]:
+def _center(x: Float[Array, "g 3"], weights: Float[Array | np.ndarray, " g"], cell: Cell) -> Float[Array, "3"]:
     """Weighted centre of a group made whole along its list (without building the whole group)."""
     weights = jnp.asarray(weights)
     if cell.box is None:

@@ -153,7 +153,7 @@ def _transient(xi: Float[np.ndarray, "samples n"], sigma: Float[np.ndarray, " n"
     n = len(xi)
     if discard is not None:
         return int(discard * n)
-    _, first_visits, counts = np.unique(np.floor(xi / sigma), axis=0, return_index=True, return_counts=True)
+    _, first_visits, counts = np.unique(np.floor(xi / (2.0 * sigma)), axis=0, return_index=True, return_counts=True)
     order = np.argsort(first_visits)
     familiar = np.cumsum(counts[order]) >= _FAMILIAR * n
     first = int(first_visits[order][np.argmax(familiar)])

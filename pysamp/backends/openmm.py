@@ -23,11 +23,11 @@ from jaxtyping import Array, Bool, Float, Int
 from openmm import unit
 
 from ..api import bind, describe
-from ..callback import Callback
+from ..callback_loop import CallbackLoop
 from ..errors import InvalidInputError, PysampWarning, SimulationError, UnsupportedError
-from ..loop import FINISHED, MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop
+from ..loop import FINISHED, MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop, prefer_synchronous_dispatch
 from ..sampler import BiasForces, Particles, Sampler, SamplerState, System
-from ..snapshot import Snapshot
+from ..snapshot import Cell, Snapshot
 from .base import Bound
 from .view import View
 
@@ -35,6 +35,7 @@ __all__ = ["PythonForceRoute"]
 
 _LOGGER = logging.getLogger("pysamp")
 _BOLTZMANN = 0.00831446261815324  # kJ/mol/K
+_AS_IT_IS = ((1, 0, 0), (0, 1, 0), (0, 0, 1))  # reduction of a box that is reduced
 _VARIABLE_STEP = (openmm.VariableLangevinIntegrator, openmm.VariableVerletIntegrator)
 _LEAPFROG = (openmm.VerletIntegrator, openmm.NoseHooverIntegrator)
 _LEAPFROG_LANGEVIN = (openmm.LangevinMiddleIntegrator, openmm.LangevinIntegrator)
@@ -118,6 +119,7 @@ def _describe(simulation: Any) -> System:
     timestep = integrator.getStepSize().value_in_unit(unit.picosecond)
     periodic = system.usesPeriodicBoundaryConditions()
     box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+    cell = Cell.of(box) if periodic else Cell()
     flexible = any(isinstance(force, openmm.MonteCarloFlexibleBarostat) for force in system.getForces())
     constraints = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
     return System(
@@ -126,7 +128,8 @@ def _describe(simulation: Any) -> System:
         kT=_kT(context, integrator),
         momentum_timestep=_momentum_timestep(integrator, timestep),
         periodic=periodic,
-        orthorhombic=periodic and not flexible and bool(np.all(box == np.diag(np.diag(box)))),
+        orthorhombic=cell.orthorhombic and not flexible,
+        reduction=_AS_IT_IS if cell.orthorhombic and flexible else cell.reduction,
         constraints=np.array(constraints, dtype=np.int64).reshape(-1, 2),
         massless=frozenset(i for i in range(n) if system.isVirtualSite(i)),
     )
@@ -201,7 +204,7 @@ def unpack_particles(packed: Any, n_atoms: int, periodic: bool, velocities: bool
 # -------------------------------------------------------------------------------------------------------- the bounds
 
 
-class _OpenMMBound(Bound):
+class OpenMMBound(Bound):
     """What both routes share: the user's System and Context, snapshots, reporters, errors."""
 
     _force_index: int
@@ -215,7 +218,7 @@ class _OpenMMBound(Bound):
         self._integrator = self._context.getIntegrator()
         self._due: list = []
         self._check(sampler)
-        self._loop = Loop(sampler)
+        self._loop = Loop(sampler, device=self._device())
         self._closed = False
         self._add_force()
         try:
@@ -227,6 +230,11 @@ class _OpenMMBound(Bound):
 
     def _add_force(self) -> None:
         raise NotImplementedError
+
+    def _device(self) -> jax.Device | None:
+        """Where the sampler runs: on the host, also where JAX has a GPU."""
+        prefer_synchronous_dispatch()  # before JAX is asked anything
+        return None if jax.default_backend() == "cpu" else jax.local_devices(backend="cpu")[0]
 
     def _advance(self, n_steps: int, log_every: int) -> None:
         raise NotImplementedError
@@ -378,7 +386,7 @@ class _OpenMMBound(Bound):
             self._context.reinitialize(preserveState=True)
 
 
-class NativeBound(_OpenMMBound):
+class NativeBound(OpenMMBound):
     """OpenMM on the Reference or CPU platform, stepped from inside the compiled loop."""
 
     def _add_force(self) -> None:
@@ -398,7 +406,7 @@ class NativeBound(_OpenMMBound):
             system=int(self._engine_system.this),
             atoms=list(self.sampler.atoms),
             velocities=self.sampler.needs_velocities,
-            steps_by_count=not _updates_context_state(self._integrator),
+            steps_by_count=not updates_context_state(self._integrator),
             own_thread=_needs_own_thread(),
             evaluate=evaluate,
         )
@@ -438,7 +446,7 @@ class NativeBound(_OpenMMBound):
         return views | {"masses": self.system.masses}
 
 
-class PythonForceBound(_OpenMMBound):
+class PythonForceBound(OpenMMBound):
     """OpenMM on any platform, through a Python callback at each force evaluation."""
 
     def _add_force(self) -> None:
@@ -448,7 +456,7 @@ class PythonForceBound(_OpenMMBound):
         self._atoms = np.asarray(self.sampler.atoms)
         self._periodic, self._velocities = self.system.periodic, self.sampler.needs_velocities
         self._positions = np.zeros((len(self._atoms), 3))
-        self._callback = Callback(
+        self._callback = CallbackLoop(
             self._loop, n_atoms=len(self._atoms), periodic=self._periodic, velocities=self._velocities
         )
         self._last_step = -1
@@ -496,10 +504,10 @@ class PythonForceBound(_OpenMMBound):
         )
 
 
-def _updates_context_state(integrator: openmm.Integrator) -> bool:
+def updates_context_state(integrator: openmm.Integrator) -> bool:
     """Whether the integrator tells the forces of each new step; a CustomIntegrator may not."""
     if isinstance(integrator, openmm.CompoundIntegrator):
-        return all(_updates_context_state(integrator.getIntegrator(i)) for i in range(integrator.getNumIntegrators()))
+        return all(updates_context_state(integrator.getIntegrator(i)) for i in range(integrator.getNumIntegrators()))
     if not isinstance(integrator, openmm.CustomIntegrator):
         return True
     steps = [integrator.getComputationStep(i)[0] for i in range(integrator.getNumComputations())]
@@ -518,7 +526,8 @@ def _needs_own_thread() -> bool:
 # -------------------------------------------------------------------------------------------------------- dispatch
 
 
-def _route(context: openmm.Context) -> type[_OpenMMBound]:
+def _route(context: openmm.Context) -> type[OpenMMBound]:
+    prefer_synchronous_dispatch()
     platform = context.getPlatform().getName()
     if platform in ("Reference", "CPU"):
         native, reason = _load_native()
@@ -526,6 +535,14 @@ def _route(context: openmm.Context) -> type[_OpenMMBound]:
             _LOGGER.info("OpenMM %s platform: stepped from the compiled loop", platform)
             return NativeBound
         _warn_once(f"pysamp adds its bias through openmm.PythonForce, which is slower, because {reason}.")
+    if platform == "CUDA":
+        from .openmm_cuda import CudaBound  # which needs this module
+
+        reason = CudaBound.unsupported(context)
+        if not reason:
+            _LOGGER.info("OpenMM CUDA platform: stepped from the compiled loop, on the same GPU")
+            return CudaBound
+        _LOGGER.info("the route on the GPU cannot be used: %s", reason)
     _LOGGER.info("OpenMM %s platform: bias through PythonForce", platform)
     return PythonForceBound
 

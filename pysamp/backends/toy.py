@@ -13,7 +13,7 @@ from ..api import bind, describe, stack
 from ..errors import InvalidInputError, SimulationError
 from ..loop import FINISHED, NEW_STEP, AbstractEngine, Loop
 from ..sampler import BiasForces, Particles, Sampler, SamplerState, System
-from ..snapshot import Snapshot
+from ..snapshot import Cell, Snapshot
 from ..units import as_array
 from .base import Bound
 
@@ -258,6 +258,7 @@ class ToyBound(Bound):
 
 @describe.dispatch
 def _describe_toy(simulation: Simulation, /) -> System:
+    cell = Cell() if simulation.box is None else Cell.of(simulation.box)
     return System(
         masses=simulation.masses,
         timestep=simulation.timestep,
@@ -265,7 +266,8 @@ def _describe_toy(simulation: Simulation, /) -> System:
         # the thermostat acts between two kicks, and takes half of its share of each: see docs/momenta
         momentum_timestep=simulation.timestep * 0.5 * (1.0 + np.exp(-simulation.friction * simulation.timestep)),
         periodic=simulation.box is not None,
-        orthorhombic=simulation.box is not None and bool(np.all(simulation.box == np.diag(np.diag(simulation.box)))),
+        orthorhombic=cell.orthorhombic,
+        reduction=cell.reduction,
     )
 
 

@@ -116,7 +116,7 @@ class ABF(AbstractMethod[ABFState]):
         old = jax.lax.dynamic_slice(sums, start, (1, 1, self.n_cvs + 1))
         place, outside = self._place(obs.xi)
         return ABFState(
-            sums=jax.lax.dynamic_update_slice(sums, old + sample, start),
+            sums=jax.lax.dynamic_update_slice(sums, old + sample.reshape(old.shape), start),
             block_length=block_length,
             n_steps=state.n_steps + 1,
             place=jnp.where(outside, -1, place).astype(state.place.dtype),

@@ -58,7 +58,8 @@ def check_backend(
             pass
         closed = np.asarray(step(simulation, n_steps))
         assert np.array_equal(alone, closed), "A simulation that was bound and closed does not go on as it would have."
-    assert plain["state"].step == n_steps, f"After {n_steps} steps the methods have seen {int(plain['state'].step)}."
+    seen = int(plain["state"].step)
+    assert seen == n_steps, f"After {n_steps} steps the methods have seen {seen}."
     _check_restore(generate_context, cvs, n_steps)
     if forces is not None:
         _check_forces(generate_context, cvs, forces, tolerance)

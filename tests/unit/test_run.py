@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import jax
@@ -27,7 +28,7 @@ METHODS = {
     "hills": Metadynamics(X, height=0.3, sigma=0.2, stride=3),
     "abf": ABF(X, grid=GRID),
 }
-METHOD = METHODS["gridded"]
+SPRING = HarmonicBias(X, kspring=1.0, center=0.5)  # compiles quickly
 
 
 def potential(x):
@@ -57,7 +58,7 @@ def test_a_continued_run_equals_one_long_run(method):
 
 
 def test_the_log_has_names():
-    log = pysamp.run(METHOD, generate_context, 600, log_every=100).log
+    log = pysamp.run(METHODS["gridded"], generate_context, 600, log_every=100).log
     assert dict(log.sizes) == {"replica": 1, "sample": 6, "cv": 2, "method": 2}
     assert log.cv.values.tolist() == ["Component(0).x", "Component(0).x [HarmonicWalls]"]
     assert log.method.values.tolist() == ["Metadynamics", "HarmonicWalls"]
@@ -70,7 +71,7 @@ def test_the_log_has_names():
 
 
 def test_a_continuation_may_log_at_another_stride():
-    run = pysamp.run(METHOD, generate_context, 50, log_every=20)
+    run = pysamp.run(SPRING, generate_context, 50, log_every=20)
     run = pysamp.run(run, generate_context, 50, log_every=5)
     assert run.log.step.values.tolist() == [0, 20, 40, *range(50, 100, 5)]
     assert run.attributes["timesteps"] == 100
@@ -82,7 +83,7 @@ def test_default_stride(n_steps, stride):
 
 
 def test_attributes_tell_where_a_run_comes_from():
-    attributes = pysamp.run(METHOD, generate_context, 200, seed=5).attributes
+    attributes = pysamp.run(SPRING, generate_context, 200, seed=5).attributes
     assert attributes["seed"] == 5
     assert attributes["engine"] == "toy"
     assert attributes["pysamp"] == pysamp.__version__
@@ -91,15 +92,15 @@ def test_attributes_tell_where_a_run_comes_from():
 
 
 def test_states_are_in_double_precision_and_the_default_is_left_alone():
-    run = pysamp.run(METHOD, generate_context, 10)
+    run = pysamp.run(SPRING, generate_context, 10)
     assert run.states[0].xi.dtype == np.float64
     assert jnp.zeros(1).dtype == np.float32
 
 
 def test_results_do_not_depend_on_the_chunks(monkeypatch):
-    whole = pysamp.run(METHOD, generate_context, 300, log_every=3, seed=1)
+    whole = pysamp.run(SPRING, generate_context, 300, log_every=3, seed=1)
     monkeypatch.setattr(_drive, "_CHUNK", 1e-6)
-    assert_same(pysamp.run(METHOD, generate_context, 300, log_every=3, seed=1), whole)
+    assert_same(pysamp.run(SPRING, generate_context, 300, log_every=3, seed=1), whole)
 
 
 def test_no_row_is_lost_where_a_chunk_has_more_than_fit():
@@ -108,7 +109,7 @@ def test_no_row_is_lost_where_a_chunk_has_more_than_fit():
 
 
 def test_nothing_recompiles_during_a_run():
-    run = pysamp.run(METHOD, generate_context, 100)
+    run = pysamp.run(METHODS["gridded"], generate_context, 100)
     before = Loop.n_traces
     run = pysamp.run(run, generate_context, 3000, callback=pysamp.Callback(lambda bound, step: None, every=17))
     assert Loop.n_traces == before
@@ -118,28 +119,28 @@ def test_nothing_recompiles_during_a_run():
 
 
 def test_replicas_differ_and_repeat():
-    runs = [pysamp.run(METHOD, generate_context, 200, replicas=3, seed=s, log_every=10) for s in (1, 1, 2)]
+    runs = [pysamp.run(SPRING, generate_context, 200, replicas=3, seed=s, log_every=10) for s in (1, 1, 2)]
     assert_same(runs[0], runs[1])
     ends = np.array([s.positions for run in (runs[0], runs[2]) for s in run.snapshots])
     assert len(np.unique(ends[:, 0, 0])) == 6
     assert runs[0].log.sizes["replica"] == 3
-    keys = {tuple(jax.random.key_data(state.key).tolist()) for state in runs[0].states}
+    keys = {tuple(np.asarray(state.key).tolist()) for state in runs[0].states}
     assert len(keys) == 3
 
 
 def test_replicas_without_a_seed_differ():
-    run = pysamp.run(METHOD, generate_context, 50, replicas=2)
+    run = pysamp.run(SPRING, generate_context, 50, replicas=2)
     assert run.snapshots[0].positions[0, 0] != run.snapshots[1].positions[0, 0]
 
 
 def test_without_a_seed_the_engine_keeps_its_own():
-    one, two = (pysamp.run(METHOD, lambda: generate_context(seed=4), 50) for _ in range(2))
+    one, two = (pysamp.run(SPRING, lambda: generate_context(seed=4), 50) for _ in range(2))
     np.testing.assert_array_equal(one.snapshots[0].positions, two.snapshots[0].positions)
 
 
 def test_continued_replicas_equal_one_long_run():
-    whole = pysamp.run(METHOD, generate_context, 300, replicas=2, log_every=10, seed=1)
-    part = pysamp.run(METHOD, generate_context, 100, replicas=2, log_every=10, seed=1)
+    whole = pysamp.run(SPRING, generate_context, 300, replicas=2, log_every=10, seed=1)
+    part = pysamp.run(SPRING, generate_context, 100, replicas=2, log_every=10, seed=1)
     assert_same(pysamp.run(part, generate_context, 200), whole)
 
 
@@ -149,24 +150,24 @@ def spawn():
 
 @pytest.mark.parametrize("make_executor", [lambda: ThreadPoolExecutor(2), spawn], ids=["threads", "processes"])
 def test_executors_give_what_this_process_gives(make_executor):
-    starts = [{"start": -1.0}, {"start": 1.0}]
-    seen = []
-    kwargs = {"replicas": 2, "context_args": starts, "log_every": 10, "seed": 1}
-    here = pysamp.run(METHOD, generate_context, 200, callback=lambda bound, step: seen.append(step), **kwargs)
-    assert seen == 2 * list(range(10, 201, 10))
+    kwargs = {"replicas": 2, "context_args": [{"start": -1.0}, {"start": 1.0}], "log_every": 10, "seed": 1}
+    here = pysamp.run(SPRING, generate_context, 100, **kwargs)
     assert here.log.xi[:, 0, 0].values.tolist() == [-1.0, 1.0]
 
-    # neither is importable elsewhere, as in a script
-    def generate(start):
-        return toy.Simulation(lambda x: potential(x), [[start, 0.0, 0.0]], timestep=0.01)
+    def generate(start):  # cannot be imported elsewhere, as in a script
+        return toy.Simulation(potential, [[start, 0.0, 0.0]], timestep=0.01)
 
     with make_executor() as executor:
-        there = pysamp.run(METHOD, generate, 200, executor=executor, **kwargs)
-        assert_same(there, here)
-        assert_same(
-            pysamp.run(there, generate, 50, executor=executor, context_args=starts),
-            pysamp.run(here, generate_context, 50, context_args=starts),
-        )
+        assert_same(pysamp.run(SPRING, generate, 100, executor=executor, **kwargs), here)
+
+
+def test_replicas_in_an_executor_go_on():
+    starts = [{"start": -1.0}, {"start": 1.0}]
+    kwargs = {"context_args": starts, "log_every": 10}
+    whole = pysamp.run(SPRING, generate_context, 100, replicas=2, seed=1, **kwargs)
+    part = pysamp.run(SPRING, generate_context, 50, replicas=2, seed=1, **kwargs)
+    with ThreadPoolExecutor(1) as executor:
+        assert_same(pysamp.run(part, generate_context, 50, executor=executor, **kwargs), whole)
 
 
 def test_an_error_in_an_executor_comes_back():
@@ -184,7 +185,7 @@ def test_callbacks_come_at_multiples_and_see_the_present():
         x = float(bound.arrays["positions"].reshape(-1)[0])
         seen.append((step, int(bound.states[0].step), x == bound.snapshots()[0].positions[0, 0]))
 
-    pysamp.run(METHOD, generate_context, 100, callback=pysamp.Callback(look, every=30))
+    pysamp.run(SPRING, generate_context, 100, callback=pysamp.Callback(look, every=30))
     assert seen == [(step, step, True) for step in (30, 60, 90)]
 
 
@@ -192,7 +193,7 @@ def test_reports_come_at_their_steps(monkeypatch):
     steps = []
     monkeypatch.setattr(toy.ToyBound, "steps_until_report", lambda self, n: min(n, 7 - int(self.states[0].step) % 7))
     monkeypatch.setattr(toy.ToyBound, "report", lambda self: steps.append(int(self.states[0].step)))
-    pysamp.run(METHOD, generate_context, 30)
+    pysamp.run(SPRING, generate_context, 30)
     assert {7, 14, 21, 28} <= set(steps)
 
 
@@ -201,9 +202,9 @@ def interrupt(bound, step):
 
 
 def test_ctrl_c_keeps_what_was_done():
-    whole = pysamp.run(METHOD, generate_context, 500, log_every=10, seed=1)
+    whole = pysamp.run(SPRING, generate_context, 500, log_every=10, seed=1)
     with pytest.raises(KeyboardInterrupt, match="at step 200 of 500") as caught:
-        pysamp.run(METHOD, generate_context, 500, log_every=10, seed=1, callback=pysamp.Callback(interrupt, every=200))
+        pysamp.run(SPRING, generate_context, 500, log_every=10, seed=1, callback=pysamp.Callback(interrupt, every=200))
     assert isinstance(caught.value, pysamp.RunInterrupted)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert_same(pysamp.run(caught.value.run, generate_context, 300), whole)
@@ -216,7 +217,7 @@ def test_a_second_ctrl_c_stops_at_once():
         pytest.fail("went on")
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        pysamp.run(METHOD, generate_context, 100, log_every=10, callback=twice)
+        pysamp.run(SPRING, generate_context, 100, log_every=10, callback=twice)
     assert type(caught.value) is KeyboardInterrupt
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -224,28 +225,25 @@ def test_a_second_ctrl_c_stops_at_once():
 def test_ctrl_c_stops_the_replicas_that_wait():
     with pytest.raises(pysamp.RunInterrupted, match="equally far") as caught:
         pysamp.run(
-            METHOD, generate_context, 100, replicas=2, context_args=[{"start": 1.0}, {"start": -1.0}], callback=interrupt
+            SPRING, generate_context, 100, replicas=2, context_args=[{"start": 1.0}, {"start": -1.0}], callback=interrupt
         )
     assert caught.value.run is None
 
 
 def test_ctrl_c_stops_threads():
-    started = []
-
     def note(bound, step):
-        if not started:
-            started.append(step)
+        if step == 1000 and threading.current_thread().name.endswith("_0"):
             os.kill(os.getpid(), signal.SIGINT)  # reaches the main thread, which waits
 
     with ThreadPoolExecutor(2) as executor, pytest.raises(pysamp.RunInterrupted):
-        pysamp.run(METHOD, generate_context, 10**6, log_every=1000, replicas=2, executor=executor, callback=note)
+        pysamp.run(SPRING, generate_context, 10**6, log_every=1000, replicas=2, executor=executor, callback=note)
 
 
 def test_a_progress_bar_counts_the_steps(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    pysamp.run(METHOD, generate_context, 200)
+    pysamp.run(SPRING, generate_context, 200)
     assert "200/200" in capsys.readouterr().err
-    pysamp.run(METHOD, generate_context, 200, progress=False)
+    pysamp.run(SPRING, generate_context, 200, progress=False)
     assert capsys.readouterr().err == ""
 
 
@@ -270,7 +268,6 @@ def test_a_progress_bar_counts_the_steps(monkeypatch, capsys):
         ({"seed": -1}, "seed must be"),
         ({"seed": 1.5}, "seed must be"),
         ({"callback": 3}, "callback must be a function"),
-        ({"callback": pysamp.Callback(print, every=0)}, "every must be a positive"),
         ({"executor": "threads"}, "executor must be"),
         ({"methods": X}, "Expected a method"),
         ({"methods": []}, "at least one method"),
@@ -278,25 +275,25 @@ def test_a_progress_bar_counts_the_steps(monkeypatch, capsys):
     ],
 )
 def test_bad_arguments_are_refused(arguments, text):
-    good = {"methods": METHOD, "generate_context": generate_context, "timesteps": 10}
+    good = {"methods": SPRING, "generate_context": generate_context, "timesteps": 10}
     arguments = good | arguments
     with pytest.raises(pysamp.InvalidInputError, match=text):
         pysamp.run(arguments.pop("methods"), **arguments)
 
 
 def test_counts_may_be_written_as_floats():
-    assert pysamp.run(METHOD, generate_context, 1e2).attributes["timesteps"] == 100
+    assert pysamp.run(SPRING, generate_context, 1e2).attributes["timesteps"] == 100
 
 
 def test_an_unknown_option_is_an_error():
     with pytest.raises(TypeError, match="log_stride"):
-        pysamp.run(METHOD, generate_context, 10, log_stride=3)
+        pysamp.run(SPRING, generate_context, 10, log_stride=3)
 
 
 @pytest.mark.parametrize("returned", [None, 3, "simulation"])
 def test_a_generator_must_return_a_simulation(returned):
     with pytest.raises(pysamp.UnsupportedError, match="return simulation"):
-        pysamp.run(METHOD, lambda: returned, 10)
+        pysamp.run(SPRING, lambda: returned, 10)
 
 
 @pytest.mark.parametrize(
@@ -304,12 +301,9 @@ def test_a_generator_must_return_a_simulation(returned):
     [
         (lambda x: jnp.log(x[0, 0] - 5.0), "is nan on the snapshot"),
         (lambda x: x[0], r"must return a scalar, got an array of shape \(3,\)"),
-        (lambda x: jnp.linalg.norm(x[0, 1:]), "its derivative is nan"),
-        (lambda x: x[0, 0] * jax.lax.stop_gradient(x[0, 0]), "The derivative of the CV .* is not that of its value"),
-        (lambda x: jnp.sum(jnp.round(x * 1e8) / 1e8), "The derivative"),
         (lambda x: np.sin(x[0, 0]) if x[0, 0] > 0 else x[0, 0], "JAX operations"),
     ],
-    ids=["nan", "vector", "nan derivative", "stop_gradient", "round", "numpy"],
+    ids=["nan", "vector", "numpy"],
 )
 def test_bad_cvs_are_found_before_step_0(function, text):
     def stepped(bound, step):
@@ -319,36 +313,20 @@ def test_bad_cvs_are_found_before_step_0(function, text):
         pysamp.run(Unbiased(custom(function, atoms=[0])), generate_context, 10, log_every=1, callback=stepped)
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda x: jnp.abs(x[0, 1]),
-        lambda x: jnp.maximum(x[0, 1], x[0, 2]),
-        lambda x: jnp.float32(x[0, 0]) ** 2,
-        lambda x: jnp.floor(x[0, 0] + 0.5),
-    ],
-    ids=["kink", "tie", "float32", "steps"],
-)
-def test_odd_cvs_are_let_through(function):
-    """Kinks exactly on the starting point, and float32, are no mistakes."""
-    pysamp.run(Unbiased(custom(function, atoms=[0])), generate_context, 10)
+@pytest.mark.parametrize("every", [0, 2.5, "often"])
+def test_a_callback_needs_a_stride(every):
+    with pytest.raises(pysamp.InvalidInputError, match="every must be a positive whole number"):
+        pysamp.Callback(print, every=every)
 
 
-def test_a_slightly_wrong_derivative_is_told():
-    function = jax.custom_jvp(lambda x: x[0, 0] ** 2)
-    function.defjvp(lambda p, t: (p[0][0, 0] ** 2, 2.02 * p[0][0, 0] * t[0][0, 0]))
-    with pytest.warns(pysamp.PysampWarning, match="differs from finite differences by 1.0%"):
-        pysamp.run(Unbiased(custom(lambda x: function(x), atoms=[0])), generate_context, 10)
-
-
-def test_kt_must_be_known(monkeypatch):
+def test_kt_must_be_known():
     system = pysamp.describe(generate_context())
     with pytest.raises(pysamp.InvalidInputError, match="kT="):
         pysamp.Sampler.build(METHODS["hills"], pysamp.System(masses=system.masses, timestep=system.timestep))
 
 
 def test_a_result_goes_on_with_its_own_system_only():
-    run = pysamp.run(METHOD, generate_context, 10)
+    run = pysamp.run(SPRING, generate_context, 10)
     with pytest.raises(pysamp.InvalidInputError, match="masses differ"):
         pysamp.run(run, lambda: toy.Simulation(potential, np.zeros((2, 3))), 10)
 
@@ -365,7 +343,7 @@ def test_a_run_that_fails_says_what_to_do():
 
 
 def test_citation_collects_the_references_of_a_run():
-    text = pysamp.citation(pysamp.run(METHOD, generate_context, 10))
+    text = pysamp.citation(pysamp.run(METHODS["gridded"], generate_context, 10))
     assert "10.1103/PhysRevLett.100.020603" in text
     assert "jax" in text
     with pytest.raises(pysamp.InvalidInputError, match="citation takes"):

@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 from .loop import Log, Loop, as_one_function, take_turn
 from .sampler import Particles, SamplerState
 
-__all__ = ["Callback"]
+__all__ = ["CallbackLoop"]
 
 _SMALL = 64  # leaves up to this size travel together in one array
 
 
-class Callback:
+class CallbackLoop:
     """Calls the sampler's step from Python, once per force evaluation.
 
     A call of a compiled function costs about a microsecond for each array that goes in or out, so the small parts of the

@@ -1,0 +1,44 @@
+"""A run with a checkpoint, for tests that kill it: ``python killed_run.py ENGINE CHECKPOINT RESULT``.
+
+An engine joins by a function in ENGINES that returns a deterministic simulation of a particle whose CV is ``METHODS``'.
+"""
+
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+
+import pysamp
+from pysamp._serial import to_arrays
+from pysamp.colvars import Component
+from pysamp.methods import HarmonicWalls, Metadynamics
+
+X = Component([0], axis=0)
+METHODS = [
+    Metadynamics(X, height=0.3, sigma=0.2, stride=20, bias_factor=8, grid=pysamp.Grid(-2.0, 2.0, 32)),
+    HarmonicWalls(X, lower=-1.8, upper=1.8, kspring=100.0),
+]
+
+
+def generate_toy():
+    from pysamp.backends import toy
+
+    def potential(x):
+        return jnp.sum((x[:, 0] ** 2 - 1.0) ** 2) + 0.5 * jnp.sum(x[:, 1:] ** 2)
+
+    return toy.Simulation(potential, [[1.0, 0.0, 0.0]], timestep=0.01)
+
+
+ENGINES = {"toy": generate_toy}
+
+
+def main(engine: str, checkpoint: str | None, result: str, timesteps: int = 20_000) -> None:
+    run = pysamp.run(
+        METHODS, ENGINES[engine], timesteps, log_every=7, checkpoint=checkpoint or None, checkpoint_every=100 if checkpoint else None
+    )
+    arrays = to_arrays([run.states, run.snapshots], "end.")
+    np.savez(result, xi=run.log.xi, step=run.log.step, energy=run.log.method_energy, **arrays)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
