@@ -83,14 +83,21 @@ def openmm_metadynamics(simulation, *, stride: int = 500, bins: int = 100, n_cvs
         force.addTorsion(*atoms)
         variables.append(app.BiasVariable(force, -math.pi, math.pi, 0.35, True, bins))
     own = app.Metadynamics(
-        simulation.system, variables, 300 * unit.kelvin, 10, 1.2 * unit.kilojoules_per_mole, stride, 10**9, tempfile.mkdtemp()
+        simulation.system,
+        variables,
+        300 * unit.kelvin,
+        10,
+        1.2 * unit.kilojoules_per_mole,
+        stride,
+        10**9,
+        tempfile.mkdtemp(),
     )
     simulation.context.reinitialize(preserveState=True)
     return Contender("OpenMM's own", lambda n: own.step(simulation, n))
 
 
 def biased(simulation, method, name: str = "pysamp", warm_up: Callable | None = None) -> Contender:
-    """pysamp on either route."""
+    """Pysamp on either route."""
     bound = pysamp.bind(simulation, method)
     bound.reserve(10**6)
     if warm_up is not None:

@@ -71,7 +71,9 @@ def main() -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=2_000_000, help="MD steps of 2 fs (default 2000000)")
-    parser.add_argument("--platform", default="Reference", help="OpenMM platform; small systems are fastest on Reference")
+    parser.add_argument(
+        "--platform", default="Reference", help="OpenMM platform; small systems are fastest on Reference"
+    )
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder for the result and the figure")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -1,14 +1,8 @@
 """Drives one bound simulation: chunks, log, callbacks, checkpoints and Ctrl-C."""
 
 import logging
-import operator
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -16,173 +10,25 @@ import numpy as np
 from jaxtyping import Float
 
 from ._checks import check_cvs, cv_values
+from ._interrupt import Interrupt
+from ._job import Job, Outcome
 from ._serial import to_arrays
 from .api import bind, describe
 from .backends.base import Bound
 from .checkpoint import Checkpoint, definition, digest
 from .errors import CheckpointError, InvalidInputError, SimulationError
 from .loop import MAX_ROWS, log_columns
-from .methods.base import AbstractMethod, periodic_difference
-from .sampler import Sampler, SamplerState, System
+from .methods.base import periodic_difference
+from .results import Run
+from .sampler import Sampler, System
 from .snapshot import Snapshot
 
-__all__ = ["Callback", "Interrupt", "Job", "Outcome", "as_count", "drive"]
+__all__ = ["drive"]
 
 logger = logging.getLogger("pysamp")
 
 _CHUNK = 0.2  # [s] between two looks at Ctrl-C and the progress bar
 _CHECKPOINT_INTERVAL = 60.0  # [s] where checkpoint_every is not given
-
-
-def as_count(value: Any, name: str) -> int:
-    """``value`` as a positive integer; 1e6 will do.
-
-    Raises:
-        InvalidInputError: if it is something else.
-    """
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)
-    try:
-        count = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or count < 1:
-        raise InvalidInputError(f"{name} must be a positive whole number, got {value!r}: write {name}=1000, say.")
-    return count
-
-
-@dataclass(frozen=True)
-class Callback:
-    """A function of the user's, called every so many steps.
-
-    Args:
-        function: called as ``function(bound, step)``, where ``bound`` is the bound simulation, a :class:`~pysamp.backends.Bound`
-            (``bound.arrays``, ``bound.snapshots()``, ``bound.states``) and ``step`` the number of steps done. What the arrays
-            show is valid during the call only.
-        every: steps between calls; None for the stride of the log.
-
-    Example:
-        >>> import pysamp
-        >>> pysamp.Callback(lambda bound, step: print(step), every=1000).every
-        1000
-
-    Raises:
-        InvalidInputError: if it cannot be called, or ``every`` is not a positive whole number.
-    """
-
-    function: Any
-    every: Any = None
-
-    def __post_init__(self):
-        if not callable(self.function):
-            raise InvalidInputError(
-                "callback must be a function of (bound, step), or pysamp.Callback(function, every=...); "
-                f"got {self.function!r}."
-            )
-        if self.every is not None:
-            object.__setattr__(self, "every", as_count(self.every, "every"))
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one simulation is to do; goes to other processes by cloudpickle.
-
-    Attributes:
-        methods: the methods.
-        generate_context: the user's function.
-        context_args: its arguments, one dictionary for each replica that the simulation holds.
-        first_replica: number of the first of them.
-        n_replicas: number of all replicas of the run.
-        timesteps: steps to do.
-        seed: of the whole run.
-        reseed: whether the engine's own random numbers are seeded as well.
-        log_every: steps between log rows.
-        defaults: which of ``seed`` and ``log_every`` the user left open, so that a checkpoint may fill them in.
-        callback: the user's function, or None.
-        checkpoint: folder, or None.
-        checkpoint_every: steps between checkpoints; None to go by the clock.
-        states: where the sampler starts, or None for the beginning.
-        snapshots: where the simulation starts, or None to leave it where it is.
-        token: names the run among those of this process.
-    """
-
-    methods: tuple[AbstractMethod, ...]
-    generate_context: Callable
-    context_args: tuple[Mapping[str, Any], ...]
-    first_replica: int
-    n_replicas: int
-    timesteps: int
-    seed: int
-    reseed: bool
-    log_every: int
-    defaults: frozenset[str] = frozenset()
-    callback: Callback | None = None
-    checkpoint: Path | None = None
-    checkpoint_every: int | None = None
-    states: Sequence[SamplerState] | None = None
-    snapshots: Sequence[Snapshot] | None = None
-    token: str = ""
-
-    @property
-    def start(self) -> int:
-        """The step at which the run starts."""
-        return 0 if self.states is None else int(self.states[0].step)
-
-
-@dataclass
-class Outcome:
-    """What a simulation did: the parts of a Run for its replicas."""
-
-    states: list[SamplerState]
-    snapshots: list[Snapshot]
-    rows: Float[np.ndarray, "replica rows width"]
-    columns: list[str]
-    kT: float
-    timestep: float
-    step: int
-    interrupted: bool
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-class Interrupt:
-    """Ctrl-C as a flag, looked at between chunks, so that a run ends in good order; a second Ctrl-C stops at once.
-
-    A handler that is not Python's own is left alone, and so is everything outside the main thread. There, the flag can be
-    set for all simulations of a run by its token.
-    """
-
-    _running: dict[str, list["Interrupt"]] = {}
-
-    def __init__(self, token: str):
-        self.is_set = False
-        self._token = token
-        self._installed = False
-
-    @classmethod
-    def set_all(cls, token: str) -> None:
-        """Stop the simulations of one run that are in this process."""
-        for interrupt in cls._running.get(token, []):
-            interrupt.is_set = True
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self.is_set:
-            raise KeyboardInterrupt
-        self.is_set = True
-
-    def __enter__(self) -> "Interrupt":
-        self._running.setdefault(self._token, []).append(self)
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._running[self._token].remove(self)
 
 
 class _Pace:
@@ -223,9 +69,7 @@ def drive(job: Job, simulation: Any, progress: Callable[[int, bool], None]) -> O
         return _drive(job, simulation, progress, checkpoint)
 
 
-def _drive(
-    job: Job, simulation: Any, progress: Callable[[int, bool], None], checkpoint: Checkpoint | None
-) -> Outcome:
+def _drive(job: Job, simulation: Any, progress: Callable[[int, bool], None], checkpoint: Checkpoint | None) -> Outcome:
     clock = time.perf_counter()
     system = describe(simulation)
     sampler = Sampler.build(job.methods, system)
@@ -249,10 +93,10 @@ def _drive(
             bound.restore(snapshots)
             rows.append(logged)
             logger.info("Going on from the checkpoint %s at step %d.", job.checkpoint, checkpoint.step)
-        elif job.states is not None and job.snapshots is not None:
-            _check_start(job, system)
-            bound.states = job.states
-            bound.restore(job.snapshots)
+        elif job.before is not None:
+            _check_start(job.before, sampler, system)
+            bound.states = job.before.states
+            bound.restore(job.before.snapshots)
         else:
             check_cvs(sampler, bound.snapshots())
             bound.states = bound.initial_states([seed for _, seed in seeds])
@@ -355,7 +199,7 @@ class _Driver:
             kT=float(bound.sampler.kT),
             timestep=float(bound.sampler.timestep),
             step=self.step,
-            interrupted=interrupted and self.step < self.job.start + self.job.timesteps,
+            interrupted=interrupted,
             attributes=attributes,
         )
 
@@ -399,9 +243,12 @@ def _next_multiple(step: int, stride: int) -> int:
 
 
 def _seeds(seed: int, job: Job) -> list[tuple[int, int]]:
-    """Seeds of the engine and of the sampler for each replica; they do not depend on how many replicas there are."""
+    """Seeds of the engine and of the sampler for each replica; they do not depend on how many replicas there are.
+
+    A run that goes on has others, for the case that the engine cannot restore its random numbers.
+    """
     replicas = range(job.first_replica, job.first_replica + len(job.context_args))
-    words = [np.random.SeedSequence(seed, spawn_key=(r,)).generate_state(2) for r in replicas]
+    words = [np.random.SeedSequence(seed, spawn_key=(r, job.start)).generate_state(2) for r in replicas]
     return [(int(engine) & 0x7FFFFFFF or 1, int(sampler)) for engine, sampler in words]
 
 
@@ -419,8 +266,8 @@ def _fingerprint(job: Job, system: System) -> dict[str, Any]:
         "log_every": job.log_every,
         "first step": job.start,
     }
-    if job.states is not None:
-        result["start"] = digest(to_arrays([job.states, job.snapshots]))
+    if job.before is not None:
+        result["start"] = digest(to_arrays([job.before.states, job.before.snapshots]))
     return result
 
 
@@ -445,11 +292,19 @@ def _check_probe(sampler: Sampler, snapshots: Sequence[Snapshot], expected: list
         )
 
 
-def _check_start(job: Job, system: System) -> None:
-    for snapshot in job.snapshots or []:
-        if not np.array_equal(np.asarray(snapshot.masses, dtype=np.float64), np.asarray(system.masses, dtype=np.float64)):
+def _check_start(before: Run, sampler: Sampler, system: System) -> None:
+    for snapshot in before.snapshots:
+        if not np.array_equal(np.asarray(snapshot.masses), np.asarray(system.masses)):
             raise InvalidInputError(
                 f"generate_context returned a system of {len(system.masses)} particles that is not the one of the result to go "
                 f"on from, of {len(snapshot.masses)} particles: their masses differ. Give the function that began the run."
             )
-
+    for name, there, here in (
+        ("time step", before.timestep, sampler.timestep),
+        ("thermal energy kT", before.kT, sampler.kT),
+    ):
+        if not np.isclose(there, here, rtol=1e-6, atol=0.0):
+            raise InvalidInputError(
+                f"The {name} was {there} in the result to go on from and is {float(here)} in the simulation that "
+                "generate_context returned. Make them equal, or begin a new run."
+            )

@@ -1,15 +1,31 @@
 """The generic functions of the package; engines and methods register their overloads beside the types that own them."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 from plum import Dispatcher
 
 __all__ = ["analyze", "bind", "describe", "run"]
 
-dispatch = Dispatcher()
+
+class Generic(Protocol):
+    """A generic function: call it, or register an overload with ``@function.dispatch``."""
+
+    dispatch: Callable
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the overload for the types of the arguments."""
 
 
-@dispatch.abstract
+def _generic(declaration: Callable) -> Generic:
+    """Declare a generic function by its signature and docstring."""
+    return cast(Generic, _dispatcher.abstract(declaration))
+
+
+_dispatcher = Dispatcher()
+
+
+@_generic
 def run(
     methods: Any,
     generate_context: Any,
@@ -81,7 +97,7 @@ def run(
     """
 
 
-@dispatch.abstract
+@_generic
 def describe(simulation: Any, /):
     """What a sampler must know of a simulation, as a [`System`][pysamp.System].
 
@@ -93,7 +109,7 @@ def describe(simulation: Any, /):
     """
 
 
-@dispatch.abstract
+@_generic
 def bind(simulation: Any, sampler: Any, /):
     """Tie a sampler to a simulation of an engine.
 
@@ -112,7 +128,7 @@ def bind(simulation: Any, sampler: Any, /):
     """
 
 
-@dispatch.abstract
+@_generic
 def analyze(run: Any, /):
     """Free energy of a run, with standard errors.
 
@@ -124,6 +140,6 @@ def analyze(run: Any, /):
     """
 
 
-@dispatch.abstract
+@_generic
 def stack(first: Any, others: Any, /):
     """Several simulations as one that runs them together, or None where the engine runs one at a time."""

@@ -52,7 +52,7 @@ class CallbackLoop:
         with jax.enable_x64(True):
             if layout != self._layout:  # room was made in the state
                 self._layout = layout
-                self._step = jax.jit(lambda *args: as_one_function(self._turn, *args), donate_argnums=(0, 1))
+                self._step = jax.jit(self._call, donate_argnums=(0, 1), static_argnames="fuse")
             self._packed = list(self._pack(leaves))
         self._handed[1] = log_every
 
@@ -70,19 +70,30 @@ class CallbackLoop:
         handed = self._handed
         handed[0] = kind
         handed[self._positions] = np.ravel(positions)
-        if self._box is not None:
+        if self._box is not None and box is not None:
             handed[self._box] = np.ravel(box)
-        if self._velocities is not None:
+        if self._velocities is not None and velocities is not None:
             handed[self._velocities] = np.ravel(velocities)
+        if self._packed is None:
+            raise RuntimeError("start() was not called")
         with jax.enable_x64(True):
-            *self._packed, forces = self._step(*self._packed, handed)
+            packed = self._packed
+            *self._packed, forces = self._loop.compile_as_one_function(
+                lambda fuse: self._step(*packed, handed, fuse=fuse), packed[0]
+            )
         return np.asarray(forces)
 
-    def _turn(
-        self, small: Array, large: list[Array], handed: Float[Array, " m"]
+    def _call(
+        self, small: Array, large: list[Array], handed: Float[Array, " m"], *, fuse: bool
     ) -> tuple[Array, list[Array], Float[Array, " f"]]:
         Loop.n_traces += 1
-        state, log = self._unpack(small, large)
+        kept, carried = handed, (small, large)
+        return as_one_function(self._turn, kept, carried) if fuse else self._turn(kept, carried)
+
+    def _turn(
+        self, handed: Float[Array, " m"], packed: tuple[Array, list[Array]]
+    ) -> tuple[Array, list[Array], Float[Array, " f"]]:
+        state, log = self._unpack(*packed)
         kind, log_every = handed[0].astype(jnp.int32), handed[1].astype(jnp.int64)
         particles = Particles(
             handed[self._positions].reshape(-1, 3),

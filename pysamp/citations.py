@@ -62,9 +62,7 @@ def _collect(used: Any) -> Iterator[tuple[str, str]]:
             text = _references(type(item))
             if text:
                 yield type(item).__name__, text
-            if isinstance(item, AbstractMethod):
-                yield from _collect(item.cvs)
-            elif isinstance(item, Combination):
+            if isinstance(item, AbstractMethod | Combination):
                 yield from _collect(item.cvs)
         else:
             raise InvalidInputError(f"citation takes a method, a CV, a Run, or a list of them; got {item!r}.")

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax._src import xla_bridge
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, Int
 
@@ -31,6 +32,7 @@ _LOGGER = logging.getLogger("pysamp")
 
 FINISHED, NEW_STEP, SAME_STEP = 0, 1, 2
 MAX_ROWS = 1024  # log rows of one chunk
+_NOT_FUSIBLE: set = set()  # structures of samplers that XLA cannot compile as one function
 
 
 class AbstractEngine(eqx.Module):
@@ -42,7 +44,7 @@ class AbstractEngine(eqx.Module):
 
     Attributes:
         fuse: whether to compile the sampler's step as one function. For engines whose own step is not JAX code: next to
-            other code in the loop it gains little, and XLA (jaxlib 0.10.1) crashes on some of it.
+            other code in the loop it gains little.
     """
 
     fuse: ClassVar[bool] = False
@@ -122,49 +124,65 @@ def take_turn(
     return state, jax.lax.cond(due, write, lambda: log), forces
 
 
-def as_one_function(function: Callable, *args: Any) -> Any:
-    """Call ``function`` so that XLA's CPU compiler makes it one function instead of a list of some fifty kernels.
+def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
+    """``function(kept, carried)``, which XLA's CPU compiler then makes one function instead of a list of some fifty kernels.
 
-    XLA (jaxlib 0.10.1) aborts the process if two arguments of such a call are not used in it, or if calls inside it are
-    marked as well. So only the call itself is marked; what ``function`` only passes on, or does not use, goes around it.
+    XLA (jaxlib 0.10.1) aborts the process if the compiled function does not use one of its arguments, or if calls inside it
+    are marked as well. So only the call itself is marked; what ``function`` only passes on, or does not use, goes around it,
+    and so does what has no elements. What XLA may still find unused is returned, which is a use and costs nothing.
+
+    Args:
+        function: any function of two trees of arrays.
+        kept: what is the same after the call.
+        carried: what the function returns an updated version of, in place.
     """
     if set_xla_metadata is None:
-        return function(*args)
-    inputs, structure = jax.tree.flatten(args)
-    closed, shapes = jax.make_jaxpr(
-        lambda *flat: function(*jax.tree.unflatten(structure, flat)), return_shape=True
-    )(*inputs)
+        return function(kept, carried)
+    inputs, structure = jax.tree.flatten((kept, carried))
+    n_kept = len(jax.tree.leaves(kept))
+    closed, shapes = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(structure, flat)), return_shape=True)(*inputs)
     place = {id(variable): i for i, variable in enumerate(closed.jaxpr.invars)}
-    passed_on = [place.get(id(variable)) for variable in closed.jaxpr.outvars]
-    pruned, used = partial_eval.dce_jaxpr(closed.jaxpr, [p is None for p in passed_on])
+    outputs: list = [
+        inputs[place[id(variable)]]
+        if id(variable) in place
+        else jnp.zeros(variable.aval.shape, variable.aval.dtype)
+        if variable.aval.size == 0
+        else None
+        for variable in closed.jaxpr.outvars
+    ]
+    pruned, used = partial_eval.dce_jaxpr(closed.jaxpr, [output is None for output in outputs])
+    places = [i for i, is_used in enumerate(used) if is_used]
+    empty = {i: jnp.zeros(np.shape(inputs[i]), inputs[i].dtype) for i in places if np.size(inputs[i]) == 0}
+    passed = [i for i in places if i not in empty]
 
-    def unmarked(*flat: Array) -> list[Array]:
+    def unmarked(*flat: Array) -> tuple[list[Array], list[Array]]:
         with set_xla_metadata(inlineable=None, xla_cpu_small_call=None):
-            return jax.core.eval_jaxpr(pruned, closed.consts, *flat)
+            values = empty | dict(zip(passed, flat, strict=True))
+            new = jax.core.eval_jaxpr(pruned, closed.consts, *(values[i] for i in places))
+            return new, [values[i] for i in passed if i < n_kept]
 
     with set_xla_metadata(inlineable="false", xla_cpu_small_call="true"):
-        new = iter(jax.jit(unmarked)(*(value for value, is_used in zip(inputs, used, strict=True) if is_used)))
-    outputs = [next(new) if p is None else inputs[p] for p in passed_on]
-    return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+        new, _ = jax.jit(unmarked)(*(inputs[i] for i in passed))
+    rest = iter(new)
+    return jax.tree.unflatten(jax.tree.structure(shapes), [next(rest) if o is None else o for o in outputs])
 
 
-@partial(jax.jit, static_argnames=("batched",), donate_argnames=("state", "engine", "log"))
+@partial(jax.jit, static_argnames=("batched", "fuse"), donate_argnames=("state", "engine", "log"))
 def _run_loop(
-    sampler: Sampler, state: SamplerState, engine: AbstractEngine, log: Log, log_every: Array, *, batched: bool
+    sampler: Sampler, state: SamplerState, engine: AbstractEngine, log: Log, log_every: Array, *, batched: bool, fuse: bool
 ) -> tuple[SamplerState, AbstractEngine, Log]:
     Loop.n_traces += 1
 
-    def turn(
-        sampler: Sampler, state: SamplerState, log: Log, handed: Any, log_every: Array
-    ) -> tuple[SamplerState, Log, Any]:
+    def turn(kept: tuple[Sampler, Any, Array], carried: tuple[SamplerState, Log]) -> tuple[SamplerState, Log, Any]:
+        sampler, handed, log_every = kept
         kind, particles = engine.unpack(handed)
-        state, log, forces = take_turn(sampler, state, log, kind, particles, log_every, batched=batched)
+        state, log, forces = take_turn(sampler, *carried, kind, particles, log_every, batched=batched)
         return state, log, engine.pack(forces)
 
     def body(carry: tuple) -> tuple:
         state, log, engine, handed = carry
-        call = as_one_function if engine.fuse else (lambda function, *args: function(*args))
-        state, log, forces = call(turn, sampler, state, log, handed, log_every)
+        kept, carried = (sampler, handed, log_every), (state, log)
+        state, log, forces = as_one_function(turn, kept, carried) if fuse else turn(kept, carried)
         return (state, log, *engine.advance(forces))
 
     state, log, engine, _ = jax.lax.while_loop(lambda carry: engine.is_running(carry[3]), body, (state, log, *engine.begin()))
@@ -213,12 +231,13 @@ class Loop:
     n_traces: ClassVar[int] = 0
     state: SamplerState
 
-    def __init__(self, sampler: Sampler, n_replicas: int | None = None, device: jax.Device | None = None):
+    def __init__(self, sampler: Sampler, n_replicas: int | None = None, device: Any = None):
         prefer_synchronous_dispatch()
         self._n_replicas = n_replicas
         self.device = device
         with jax.enable_x64(True):
             self.sampler = jax.device_put(sampler, device)
+            self._fuse = jax.tree.structure(self.sampler) not in _NOT_FUSIBLE
             self.log = jax.device_put(self._empty_log(), device)
 
     def run(self, engine: AbstractEngine, log_every: int) -> AbstractEngine:
@@ -230,11 +249,33 @@ class Loop:
         """
         with jax.enable_x64(True):
             batched = self._n_replicas is not None
-            self.state, engine, self.log = _run_loop(
-                self.sampler, self.state, engine, self.log, np.int64(log_every), batched=batched
+            args = (self.sampler, self.state, engine, self.log, np.int64(log_every))
+            self.state, engine, self.log = self.compile_as_one_function(
+                lambda fuse: _run_loop(*args, batched=batched, fuse=engine.fuse and fuse), self.log.n_rows
             )
             jax.block_until_ready(self.log.n_rows)  # JAX may run the loop in the background
         return engine
+
+    def compile_as_one_function(self, call: Callable[[bool], Any], donated: Array) -> Any:
+        """``call(True)``, or ``call(False)`` if XLA cannot compile the sampler's step as one function.
+
+        It cannot for CVs with sorting, scattering, linear algebra, Fourier transforms and the like; then the step is a list of
+        kernels, a few microseconds slower.
+
+        Args:
+            call: compiles and runs the step, as one function or not.
+            donated: one of the arrays that it donates, which tells whether the failure was before anything ran.
+        """
+        if self._fuse:
+            try:
+                return call(True)
+            except jax.errors.JaxRuntimeError as error:
+                if donated.is_deleted():
+                    raise
+                _LOGGER.info("The step cannot be compiled as one function (%s)", str(error).partition("\n")[0])
+                self._fuse = False
+                _NOT_FUSIBLE.add(jax.tree.structure(self.sampler))
+        return call(False)
 
     def evaluate(self, particles: Particles) -> Float[np.ndarray, " m"]:
         """The present bias at other positions: its energy followed by the forces."""

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import jax
 import numpy as np
 import xarray as xr
 
-from ._drive import Callback, Interrupt, Job, Outcome, as_count, drive
+from ._drive import drive
+from ._interrupt import Interrupt
+from ._job import Callback, Job, Outcome, as_count
 from .api import run, stack
 from .checkpoint import Checkpoint
 from .errors import InvalidInputError, RunInterrupted
@@ -80,31 +81,32 @@ def _run_on(
 ) -> Run:
     """Go on where a run ended."""
     n_replicas = len(result.states)
+    n_steps = as_count(timesteps, "timesteps")
+    stride = int(result.attributes.get("log_every", _default_stride(n_steps)))
     job = Job(
         methods=result.methods,
         generate_context=_as_generator(generate_context),
         context_args=_as_context_args(context_args, n_replicas),
         first_replica=0,
         n_replicas=n_replicas,
-        timesteps=as_count(timesteps, "timesteps"),
+        timesteps=n_steps,
         seed=int(result.attributes.get("seed", 0)),
-        reseed=n_replicas > 1,
-        log_every=int(result.attributes["log_every"]) if log_every is None else as_count(log_every, "log_every"),
+        reseed=True,
+        log_every=stride if log_every is None else as_count(log_every, "log_every"),
         callback=_as_callback(callback),
-        states=result.states,
-        snapshots=result.snapshots,
+        before=result,
         **_as_checkpoint(checkpoint, checkpoint_every),
     )
-    return _execute(job, executor, progress, before=result)
+    return _execute(job, executor, progress)
 
 
-def _execute(job: Job, executor: Any, progress: bool, before: Run | None = None) -> Run:
+def _execute(job: Job, executor: Any, progress: bool) -> Run:
     """Run all replicas and put the result together."""
     job = replace(job, token=uuid.uuid4().hex)
     outcomes = _run_here(job, progress) if executor is None else _run_elsewhere(job, executor, progress)
     steps = {outcome.step for outcome in outcomes}
     complete = len(steps) == 1 and sum(len(outcome.states) for outcome in outcomes) == job.n_replicas
-    result = _assemble(job.methods, outcomes, before) if complete else None
+    result = _assemble(job.methods, outcomes, job.before) if complete else None
     if result is None or any(outcome.interrupted for outcome in outcomes):
         at = f"at step {max(steps)} of {job.start + job.timesteps}" if steps else "before the first step"
         if job.checkpoint is not None:
@@ -112,7 +114,9 @@ def _execute(job: Job, executor: Any, progress: bool, before: Run | None = None)
         elif result is not None:
             remedy = "The result so far is in this error's attribute `run`."
         else:
-            remedy = "Replicas did not get equally far, so there is no result; give checkpoint=... to keep what was done."
+            remedy = (
+                "Replicas did not get equally far, so there is no result; give checkpoint=... to keep what was done."
+            )
         raise RunInterrupted(f"Stopped by Ctrl-C {at}. {remedy}", result)
     return result
 
@@ -124,11 +128,15 @@ def _split(job: Job) -> list[Job]:
             job,
             context_args=(job.context_args[r],),
             first_replica=r,
-            states=None if job.states is None else [job.states[r]],
-            snapshots=None if job.snapshots is None else [job.snapshots[r]],
+            before=None if job.before is None else _replica(job.before, r),
         )
         for r in range(job.n_replicas)
     ]
+
+
+def _replica(run: Run, r: int) -> Run:
+    """Where one replica ended, without the log."""
+    return replace(run, states=[run.states[r]], snapshots=[run.snapshots[r]], log=xr.Dataset())
 
 
 def _run_here(job: Job, progress: bool) -> list[Outcome]:
@@ -162,6 +170,8 @@ def _run_elsewhere(job: Job, executor: Any, progress: bool) -> list[Outcome]:
             "executor must be a concurrent.futures.Executor, such as ProcessPoolExecutor(mp_context="
             f"multiprocessing.get_context('spawn')), got {executor!r}."
         )
+    import cloudpickle
+
     with _Bar(job.timesteps * job.n_replicas, progress) as bar:
         futures: list[Future] = []
         try:
@@ -181,12 +191,16 @@ def _run_elsewhere(job: Job, executor: Any, progress: bool) -> list[Outcome]:
 
 def run_replica(payload: bytes) -> bytes:
     """What an executor runs: one replica, pickled in and out. For executors only."""
+    import cloudpickle
+
     job = _load(payload)
     simulation = job.generate_context(**job.context_args[0])
     return cloudpickle.dumps(drive(job, simulation, lambda n_steps, before: None))
 
 
 def _load(payload: bytes) -> Any:
+    import cloudpickle
+
     with jax.enable_x64(True):  # JAX arrays would come out of their pickles in single precision
         return cloudpickle.loads(payload)
 
@@ -299,7 +313,9 @@ def _as_seed(value: Any) -> int:
     except TypeError:
         seed = None
     if seed is None or seed < 0:
-        raise InvalidInputError(f"seed must be a whole number from 0 up, or None for a new one each time; got {value!r}.")
+        raise InvalidInputError(
+            f"seed must be a whole number from 0 up, or None for a new one each time; got {value!r}."
+        )
     return seed
 
 

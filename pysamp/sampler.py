@@ -1,6 +1,5 @@
 """The one pure function that runs once per time step: from particles to biased forces, and the only place with the chain rule."""
 
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -101,7 +100,7 @@ class _Points(eqx.Module):
     groups: tuple[tuple[int, ...], ...] = eqx.field(static=True)
     weights: tuple[Float[np.ndarray, " _"] | None, ...]
 
-    def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "p 3"]:
+    def __call__(self, x: Float[Array | np.ndarray, "k 3"], cell: Cell) -> Float[Array, "p 3"]:
         if all(weight is None for weight in self.weights):
             return _take(x, tuple(group[0] for group in self.groups))
         return jnp.stack(
@@ -118,15 +117,15 @@ class _Momenta(eqx.Module):
     inverse_masses: Float[np.ndarray, " k"]
     constraints: tuple[tuple[int, int], ...] = eqx.field(static=True)
 
-    def __call__(
-        self, jacobian: Float[Array, "n k 3"], particles: Particles, cell: Cell
-    ) -> Float[Array, " n"]:
+    def __call__(self, jacobian: Float[Array, "n k 3"], particles: Particles, cell: Cell) -> Float[Array, " n"]:
         """Momentum conjugate to xi: the inverse of the effective inverse mass, times the velocity of xi.
 
         With J = d xi / d x and M the masses, the effective inverse mass is Z = J M^-1 J^T. Under constraints with
         gradients G it loses what they take away: Z - J M^-1 G^T (G M^-1 G^T)^-1 G M^-1 J^T. Without that correction the
         mean force is wrong by the ratio of the two, some percent for a CV on an atom with a constrained hydrogen.
         """
+        if particles.velocities is None:
+            raise ValueError("the engine handed over no velocities")
         inverse_masses = jnp.asarray(self.inverse_masses)
         velocity = jnp.sum(jacobian * particles.velocities[None], axis=(1, 2))
         weighted = jacobian * inverse_masses[None, :, None]
@@ -136,7 +135,10 @@ class _Momenta(eqx.Module):
             second = _take(particles.positions, tuple(b for _, b in self.constraints))
             bond = cell.displacement(first, second)
             coupling = jnp.stack(
-                [jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i][None], axis=-1) for i, (a, b) in enumerate(self.constraints)]
+                [
+                    jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i][None], axis=-1)
+                    for i, (a, b) in enumerate(self.constraints)
+                ]
             )
             inverse_mass = inverse_mass - coupling.T @ _solve(self._metric(bond, inverse_masses), coupling)
         return _solve(inverse_mass, velocity[:, None])[:, 0]
@@ -214,7 +216,7 @@ class Sampler(eqx.Module):
         )
         kT = system.kT
         if kT is None:
-            given = [float(m.kT) for m in methods if getattr(m, "kT", None) is not None]
+            given = [float(m.kT) for m in methods if m.kT is not None]
             if not given:
                 raise InvalidInputError(
                     "The temperature is not known: the engine's integrator has none. Give the method kT=..., in the "
@@ -264,7 +266,9 @@ class Sampler(eqx.Module):
     def particles(self, snapshot: Snapshot) -> Particles:
         """The sampler's particles in a snapshot of the whole system."""
         atoms = np.asarray(self.atoms)
-        velocities = jnp.asarray(snapshot.velocities[atoms]) if self.needs_velocities else None
+        velocities = None
+        if self.needs_velocities and snapshot.velocities is not None:
+            velocities = jnp.asarray(snapshot.velocities[atoms])
         box = jnp.asarray(snapshot.box) if self.periodic else None
         return Particles(jnp.asarray(snapshot.positions[atoms]), box, velocities)
 
@@ -367,9 +371,7 @@ class Sampler(eqx.Module):
             values.append(value.reshape(-1))
         return jnp.concatenate(values)
 
-    def _observe(
-        self, state: SamplerState, particles: Particles
-    ) -> tuple[list[Observation], list[Callable]]:
+    def _observe(self, state: SamplerState, particles: Particles) -> tuple[list[Observation], list[Callable]]:
         """What each method sees, and for each the map from a force on xi to forces on the atoms."""
         cell = self.cell(particles.box)
         observations, pullbacks = [], []
@@ -379,7 +381,7 @@ class Sampler(eqx.Module):
                 return self._xi(i, eqx.tree_at(lambda p: p.positions, particles, x))
 
             xi, pullback = jax.vjp(xi_of, particles.positions)
-            momentum = None
+            momentum = jnp.zeros_like(xi)
             if momenta is not None:
                 unit = jnp.eye(xi.size, dtype=xi.dtype)
                 jacobian = jnp.stack([pullback(row)[0] for row in unit])
@@ -388,14 +390,16 @@ class Sampler(eqx.Module):
             else:
                 pullbacks.append(lambda force, p=pullback: p(force)[0])
             key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), i)
-            timestep = None if momentum is None else jnp.asarray(self.momentum_timestep)
-            observations.append(Observation(xi, state.step, jnp.asarray(self.kT), key, momentum, timestep))
+            timestep = self.timestep if self.momentum_timestep is None else self.momentum_timestep
+            observations.append(
+                Observation(xi, state.step, jnp.asarray(self.kT), key, momentum, jnp.asarray(timestep))
+            )
         return observations, pullbacks
 
     @staticmethod
     def _assemble(biases: Sequence[Bias], pullbacks: Sequence[Callable]) -> BiasForces:
         forces = [pullback(bias.force) for bias, pullback in zip(biases, pullbacks, strict=True)]
-        return BiasForces(sum(bias.energy for bias in biases), sum(forces[1:], forces[0]))
+        return BiasForces(sum((bias.energy for bias in biases[1:]), biases[0].energy), sum(forces[1:], forces[0]))
 
 
 def as_methods(methods: Any) -> tuple[AbstractMethod, ...]:
@@ -411,7 +415,9 @@ def as_methods(methods: Any) -> tuple[AbstractMethod, ...]:
                 f"Expected a method such as pysamp.methods.Metadynamics(...), or a list of methods, got {method!r}."
             )
     if not result:
-        raise InvalidInputError("Expected at least one method, got an empty list; pysamp.methods.Unbiased only observes.")
+        raise InvalidInputError(
+            "Expected at least one method, got an empty list; pysamp.methods.Unbiased only observes."
+        )
     return result
 
 
@@ -464,7 +470,9 @@ def _constraint_cluster(atoms: Sequence[int], system: System) -> list[tuple[int,
     return [(int(a), int(b)) for a, b in system.constraints[sorted(found)]]
 
 
-def _momenta(method: AbstractMethod, order: dict[int, int], pairs: Sequence[tuple[int, int]], system: System) -> _Momenta:
+def _momenta(
+    method: AbstractMethod, order: dict[int, int], pairs: Sequence[tuple[int, int]], system: System
+) -> _Momenta:
     name = type(method).__name__
     if system.momentum_timestep is None:
         raise InvalidInputError(
@@ -484,13 +492,13 @@ def _momenta(method: AbstractMethod, order: dict[int, int], pairs: Sequence[tupl
     return _Momenta(inverse, tuple((order[a], order[b]) for a, b in pairs))
 
 
-def _take(x: Float[Array, "k 3"], places: tuple[int, ...]) -> Float[Array, "p 3"]:
+def _take(x: Float[Array | np.ndarray, "k 3"], places: tuple[int, ...]) -> Float[Array, "p 3"]:
     """Rows of ``x``. A slice where they are contiguous and single rows where they are few: XLA fuses both, forward and back."""
     if places == tuple(range(places[0], places[0] + len(places))):
-        return x[places[0] : places[0] + len(places)]
+        return jnp.asarray(x[places[0] : places[0] + len(places)])
     if len(places) <= 16:
         return jnp.stack([x[i] for i in places])
-    return x.at[np.asarray(places)].get(mode="promise_in_bounds", unique_indices=True)
+    return jnp.asarray(x).at[np.asarray(places)].get(mode="promise_in_bounds", unique_indices=True)
 
 
 def _center(x: Float[Array, "g 3"], weights: Float[Array | np.ndarray, " g"], cell: Cell) -> Float[Array, "3"]:

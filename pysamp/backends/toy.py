@@ -176,7 +176,11 @@ class ToyBound(Bound):
         self._loop = Loop(sampler, self.n_replicas)
         first = simulations[0]
         with jax.enable_x64(True):
-            seeds = [s.seed for s in simulations] if seed is None else np.random.SeedSequence(seed).generate_state(self.n_replicas)
+            seeds = (
+                [s.seed for s in simulations]
+                if seed is None
+                else np.random.SeedSequence(seed).generate_state(self.n_replicas)
+            )
             self._engine = _Engine(
                 potential=first.potential,
                 x=jnp.asarray(np.stack([s.positions for s in simulations])),
@@ -199,7 +203,9 @@ class ToyBound(Bound):
             self._engine = self._loop.run(engine, log_every)
         if int(self._engine.remaining) or not np.isfinite(np.asarray(self._engine.x)).all():
             states = self.states
-            bad = next((s for s in states if not (np.isfinite(s.xi).all() and np.isfinite(s.energies).all())), states[0])
+            bad = next(
+                (s for s in states if not (np.isfinite(s.xi).all() and np.isfinite(s.energies).all())), states[0]
+            )
             raise SimulationError(f"The simulation stopped at step {int(bad.step) - 1}: {self.sampler.blame(bad)}.")
         return self._loop.take_rows()
 

@@ -28,7 +28,7 @@ class Observation(eqx.Module):
         step: number of this MD step, counted from 0 over all runs that went on from one another.
         kT: thermal energy [energy].
         key: random key of this step.
-        momentum: generalized momentum conjugate to ``xi``, for methods whose ``needs`` has ``"momentum"``, else None.
+        momentum: generalized momentum conjugate to ``xi``, for methods whose ``needs`` has ``"momentum"``, else zeros.
         timestep: the time [time] over which a constant force changes ``momentum`` between two steps; with a thermostat that
             acts within the step it is a little less than the engine's step.
     """
@@ -37,8 +37,8 @@ class Observation(eqx.Module):
     step: Int[Array, ""]
     kT: Float[Array, ""]
     key: Key[Array, ""]
-    momentum: Float[Array, " n"] | None = None
-    timestep: Float[Array, ""] | None = None
+    momentum: Float[Array, " n"]
+    timestep: Float[Array, ""]
 
 
 class Bias(eqx.Module):
@@ -57,11 +57,13 @@ class AbstractMethod(eqx.Module, Generic[State]):
         cvs: the collective variables that the method acts on.
         needs: what it wants in the observation beyond the CVs: ``"momentum"``.
         has_energy: whether the bias force is the gradient of the bias energy that it reports.
+        kT: thermal energy that the user gave [energy], or None for the engine's.
     """
 
     cvs: eqx.AbstractVar[tuple[AbstractCV, ...]]
     needs: ClassVar[frozenset[str]] = frozenset()
     has_energy: ClassVar[bool] = True
+    kT: ClassVar[Float[np.ndarray, ""] | None] = None
 
     @abc.abstractmethod
     def init(self, obs: Observation) -> State:

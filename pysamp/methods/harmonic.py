@@ -56,7 +56,9 @@ class HarmonicBias(AbstractStaticBias):
         if not np.isfinite(self.kspring).all() or not np.allclose(self.kspring, self.kspring.T):
             raise InvalidInputError(f"kspring must be finite and symmetric, got {self.kspring.tolist()}.")
         if np.linalg.eigvalsh(self.kspring).min() < -1e-12 * abs(self.kspring).max():
-            raise InvalidInputError(f"kspring must not be negative: the bias would push away; got {self.kspring.tolist()}.")
+            raise InvalidInputError(
+                f"kspring must not be negative: the bias would push away; got {self.kspring.tolist()}."
+            )
 
     def potential(self, xi: Float[Array, " n"]) -> Float[Array, ""]:
         """Bias energy at ``xi`` [energy]."""

@@ -195,7 +195,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             kT = obs.kT if self.kT is None else self.kT
             height = height * jnp.exp(-self.potential(state, obs.xi) / (kT * (self.bias_factor - 1.0)))
         table = state.table
-        if self.grid is not None:
+        if self.grid is not None and table is not None:
             table = table + height * self._gaussian_on_nodes(self.grid, obs.xi)
         place = state.n_hills.astype(jnp.int32)
         return MetadynamicsState(
@@ -225,8 +225,8 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
     def _value_and_gradient(
         self, state: MetadynamicsState, xi: Float[Array, " n"]
     ) -> tuple[Float[Array, ""], Float[Array, " n"]]:
-        if self.grid is not None:
-            grid, table = self.grid, state.table
+        grid, table = self.grid, state.table
+        if grid is not None and table is not None:
             return jax.value_and_grad(lambda x: interpolate(grid, table, x))(xi)
 
         def block(start: Int[Array, ""], x: Float[Array, " n"]) -> Float[Array, ""]:

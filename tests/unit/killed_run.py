@@ -32,13 +32,20 @@ def generate_toy():
 ENGINES = {"toy": generate_toy}
 
 
-def main(engine: str, checkpoint: str | None, result: str, timesteps: int = 20_000) -> None:
+def main(engine: str, checkpoint: str, result: str, timesteps: int = 6000) -> None:
     run = pysamp.run(
-        METHODS, ENGINES[engine], timesteps, log_every=7, checkpoint=checkpoint or None, checkpoint_every=100 if checkpoint else None
+        METHODS,
+        ENGINES[engine],
+        timesteps,
+        seed=1,
+        log_every=7,
+        checkpoint=checkpoint or None,
+        checkpoint_every=50 if checkpoint else None,
     )
     arrays = to_arrays([run.states, run.snapshots], "end.")
-    np.savez(result, xi=run.log.xi, step=run.log.step, energy=run.log.method_energy, **arrays)
+    arrays |= {name: run.log[name].values for name in ("xi", "step", "method_energy")}
+    np.savez(result, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(sys.argv[1], sys.argv[2], sys.argv[3])

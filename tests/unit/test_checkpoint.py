@@ -47,7 +47,7 @@ def assert_same(one, other):
     assert one.log.identical(other.log)
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818
     pass
 
 
@@ -113,7 +113,8 @@ def test_without_a_stride_checkpoints_go_by_the_clock(path, monkeypatch):
     monkeypatch.setattr(_drive, "_CHUNK", 0.02)
     start_and_die(path, 200_000, timesteps=10**6)
     with Checkpoint(path, 0) as checkpoint:
-        assert 0 < checkpoint.step < 200_000
+        assert checkpoint.step
+        assert checkpoint.step < 200_000
 
 
 def test_replicas_go_on_each_from_its_own_checkpoint(path):
@@ -129,7 +130,13 @@ def test_replicas_go_on_each_from_its_own_checkpoint(path):
     whole = pysamp.run(SPRING, generate_context, 200, **kwargs)
     with pytest.raises(Killed):
         pysamp.run(
-            SPRING, generate_context, 200, checkpoint=path, checkpoint_every=20, callback=pysamp.Callback(die, 50), **kwargs
+            SPRING,
+            generate_context,
+            200,
+            checkpoint=path,
+            checkpoint_every=20,
+            callback=pysamp.Callback(die, 50),
+            **kwargs,
         )
     with ThreadPoolExecutor(1) as executor:
         assert_same(pysamp.run(SPRING, generate_context, 200, checkpoint=path, executor=executor, **kwargs), whole)
@@ -172,9 +179,15 @@ def test_a_run_that_fails_names_the_last_good_checkpoint(path):
 
 
 OTHER_CALLS = {
-    "spring": ({"method": HarmonicBias(X, kspring=2.0, center=0.5)}, r"methods\[0\].kspring\[0\]\[0\] is 1.0 there and 2.0"),
+    "spring": (
+        {"method": HarmonicBias(X, kspring=2.0, center=0.5)},
+        r"methods\[0\].kspring\[0\]\[0\] is 1.0 there and 2.0",
+    ),
     "kind": ({"method": HILLS}, r"methods\[0\].class is HarmonicBias there and Metadynamics"),
-    "atom": ({"method": HarmonicBias(Component([1], axis=0), kspring=1.0, center=0.5)}, r"cvs\[0\].atoms\[0\] is 0 there"),
+    "atom": (
+        {"method": HarmonicBias(Component([1], axis=0), kspring=1.0, center=0.5)},
+        r"cvs\[0\].atoms\[0\] is 0 there",
+    ),
     "seed": ({"seed": 2}, "seed is 1 there and 2"),
     "stride": ({"log_every": 5}, "log_every is 10 there and 5"),
     "replicas": ({"replicas": 2}, "replicas is 1 there and 2"),
@@ -270,7 +283,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(path, n_bytes):
             if step == 70:
                 stack.enter_context(no_room(n_bytes))
 
-        with pytest.raises(pysamp.CheckpointError, match="at step 80.*checkpoint, at step 60, is intact"):
+        with pytest.raises(pysamp.CheckpointError, match=r"at step 80.*checkpoint, at step 60, is intact"):
             pysamp.run(SPRING, generate_context, 200, callback=fill, **kwargs)
     run = pysamp.run(SPRING, generate_context, 200, **kwargs)
     assert_same(run, pysamp.run(SPRING, generate_context, 200, log_every=1, seed=1))

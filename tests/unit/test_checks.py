@@ -18,7 +18,9 @@ SNAPSHOT = pysamp.Snapshot(
 
 
 def check(cv, snapshot=SNAPSHOT):
-    check_cvs(pysamp.Sampler.build(Unbiased(cv), pysamp.System(masses=snapshot.masses, timestep=1.0, kT=1.0)), [snapshot])
+    check_cvs(
+        pysamp.Sampler.build(Unbiased(cv), pysamp.System(masses=snapshot.masses, timestep=1.0, kT=1.0)), [snapshot]
+    )
 
 
 def wrong_by_one_percent(x):

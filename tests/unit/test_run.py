@@ -7,7 +7,6 @@ import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -225,7 +224,12 @@ def test_a_second_ctrl_c_stops_at_once():
 def test_ctrl_c_stops_the_replicas_that_wait():
     with pytest.raises(pysamp.RunInterrupted, match="equally far") as caught:
         pysamp.run(
-            SPRING, generate_context, 100, replicas=2, context_args=[{"start": 1.0}, {"start": -1.0}], callback=interrupt
+            SPRING,
+            generate_context,
+            100,
+            replicas=2,
+            context_args=[{"start": 1.0}, {"start": -1.0}],
+            callback=interrupt,
         )
     assert caught.value.run is None
 
@@ -329,6 +333,13 @@ def test_a_result_goes_on_with_its_own_system_only():
     run = pysamp.run(SPRING, generate_context, 10)
     with pytest.raises(pysamp.InvalidInputError, match="masses differ"):
         pysamp.run(run, lambda: toy.Simulation(potential, np.zeros((2, 3))), 10)
+
+
+@pytest.mark.parametrize("change", [{"timestep": 0.02}, {"kT": 2.0}], ids=["time step", "kT"])
+def test_a_result_goes_on_under_its_own_conditions_only(change):
+    run = pysamp.run(SPRING, generate_context, 10)
+    with pytest.raises(pysamp.InvalidInputError, match="Make them equal, or begin a new run"):
+        pysamp.run(run, lambda: toy.Simulation(potential, [[0.0, 0.0, 0.0]], **{"timestep": 0.01, **change}), 10)
 
 
 def test_a_run_that_fails_says_what_to_do():
