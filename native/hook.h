@@ -51,7 +51,7 @@ class Hook {
     std::vector<int> atoms;
     int force_group = 0;
     bool velocities = false;
-    bool steps_by_count = false;  // the integrator never calls updateContextState: tell steps by the step count
+    bool steps_by_count = false;  // the integrator does not begin its steps with updateContextState
     bool own_thread = false;
     std::function<void()> evaluate;  // outside a run: fills `forces` from `packed`
 
@@ -80,6 +80,7 @@ class Hook {
         if (magic != kMagic) throw std::runtime_error("the hook was closed");
         failure_ = {};
         started_ = cancelled_ = armed_ = false;
+        last_step_count_ = -1;  // the step count may have been set back
         forces.assign(forces.size(), 0.0);
         owner_ = std::this_thread::get_id();
         engine_ = make_coroutine(
@@ -116,7 +117,7 @@ class Hook {
         if (engine_ && started_ && !engine_->finished()) {
             Failure first = failure_;
             cancelled_ = true;
-            engine_->resume();
+            while (!engine_->finished()) engine_->resume();
             failure_ = first.message.empty() ? Failure{"the run was left before the engine had finished"} : first;
         }
         engine_.reset();
@@ -125,8 +126,7 @@ class Hook {
 
     // Called by the force first: tell a new MD step from one more evaluation.
     void classify(bool include_forces, long long step_count) {
-        bool new_step = steps_by_count ? step_count != last_step_count_ : armed_;
-        new_step = new_step && include_forces && running();
+        bool new_step = running() && include_forces && step_count != last_step_count_ && (armed_ || steps_by_count);
         if (new_step) {
             armed_ = false;
             last_step_count_ = step_count;
@@ -139,7 +139,7 @@ class Hook {
     // Called by the force with `packed` filled: get `forces`.
     void exchange() {
         if (in_loop()) {
-            engine_->suspend();
+            if (!cancelled_) engine_->suspend();
             if (cancelled_) throw OpenMM::OpenMMException("the run was cancelled");
         } else {
             evaluate();

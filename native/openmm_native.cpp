@@ -77,7 +77,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
 nb::tuple view(std::uintptr_t address, std::size_t n, nb::object owner) {
     std::size_t padding = (address % 64) / sizeof(double);
     auto* start = reinterpret_cast<double*>(address) - padding;
-    return nb::make_tuple(nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>(start, {n + padding}, owner), padding);
+    return nb::make_tuple(nb::ndarray<double, nb::numpy, nb::ndim<1>, nb::c_contig>(start, {n + padding}, owner), padding);
 }
 
 class PyHostHook : public PyHook<HostAccess> {
@@ -103,7 +103,8 @@ class PyHostHook : public PyHook<HostAccess> {
 
 NB_MODULE(_openmm_native, m) {
     m.attr("openmm_version") = PYSAMP_OPENMM_VERSION;
-    m.def("library_version", [] { return OpenMM::Platform::getOpenMMVersion(); }, "Version of the OpenMM library that is loaded.");
+    m.def("library_address", [] { return reinterpret_cast<std::uintptr_t>(&OpenMM::Platform::getPlatformByName("Reference")); },
+          "Address of the Reference platform: that of `import openmm`, unless two copies of OpenMM are loaded.");
     m.def("advance_target", [] { return nb::capsule(reinterpret_cast<void*>(pysamp::AdvanceHandler)); });
     m.def("view", &pysamp::view, nb::arg("address"), nb::arg("n"), nb::arg("owner"));
     using Hook = pysamp::PyHostHook;

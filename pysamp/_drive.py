@@ -74,9 +74,8 @@ def _drive(job: Job, simulation: Any, progress: Callable[[int, bool], None], che
     system = describe(simulation)
     sampler = Sampler.build(job.methods, system)
     fingerprint = _fingerprint(job, system)
-    resumes = checkpoint is not None and checkpoint.step is not None
     header: Mapping[str, Any] = {}
-    if checkpoint is not None and resumes:
+    if checkpoint is not None and checkpoint.step is not None:
         checkpoint.check({key: value for key, value in fingerprint.items() if key not in job.defaults})
         header, fingerprint = checkpoint.header, checkpoint.header["fingerprint"]
         if checkpoint.step > job.start + job.timesteps:
@@ -87,7 +86,7 @@ def _drive(job: Job, simulation: Any, progress: Callable[[int, bool], None], che
     seeds = _seeds(fingerprint["seed"], job)
     with bind(simulation, sampler, seed=seeds[0][0] if job.reseed else None) as bound:
         rows = []
-        if checkpoint is not None and resumes:
+        if checkpoint is not None and checkpoint.step is not None:
             bound.states, snapshots, logged = checkpoint.read(bound.states[0], bound.snapshots()[0])
             _check_probe(sampler, snapshots, header["probe"], job)
             bound.restore(snapshots)

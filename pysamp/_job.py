@@ -24,10 +24,10 @@ def as_count(value: Any, name: str) -> int:
     Raises:
         InvalidInputError: if it is something else.
     """
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    number: Any = int(value) if whole else value
     try:
-        count = None if isinstance(value, bool) else operator.index(value)
+        count = None if isinstance(value, bool) else operator.index(number)
     except TypeError:
         count = None
     if count is None or count < 1:
@@ -42,7 +42,7 @@ class Callback:
     Args:
         function: called as ``function(bound, step)``, where ``bound`` is the bound simulation, a :class:`~pysamp.backends.Bound`
             (``bound.arrays``, ``bound.snapshots()``, ``bound.states``) and ``step`` the number of steps done. What the arrays
-            show is valid during the call only.
+            show is valid during the call only. Replicas that run together share one call, others have each their own.
         every: steps between calls; None for the stride of the log.
 
     Example:

@@ -1,13 +1,14 @@
 """The generic functions of the package; engines and methods register their overloads beside the types that own them."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from plum import Dispatcher
 
 __all__ = ["analyze", "bind", "describe", "run"]
 
 
+@runtime_checkable
 class Generic(Protocol):
     """A generic function: call it, or register an overload with ``@function.dispatch``."""
 
@@ -61,7 +62,8 @@ def run(
         executor: any ``concurrent.futures.Executor`` that is to run the replicas; None for this process, one after the
             other. ``callback`` then runs, and ``checkpoint`` is written, where the replica is.
         callback: ``function(bound, step)``, called whenever the number of steps done is a multiple of ``log_every``; or
-            ``pysamp.Callback(function, every=...)``. After a resumption, steps beyond the checkpoint are shown to it again.
+            ``pysamp.Callback(function, every=...)``; see :class:`~pysamp.Callback`. After a resumption, steps beyond the
+            checkpoint are shown to it again.
         log_every: steps between samples of the log; None for 2000 to 5000 samples.
         checkpoint: name of a folder. If the process dies, the same call made again goes on from what is there, bit for bit
             where the engine is deterministic; with more ``timesteps``, a finished run goes on too. Each call needs a folder

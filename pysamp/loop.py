@@ -142,6 +142,7 @@ def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
     n_kept = len(jax.tree.leaves(kept))
     closed, shapes = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(structure, flat)), return_shape=True)(*inputs)
     place = {id(variable): i for i, variable in enumerate(closed.jaxpr.invars)}
+    unchanged = {*range(n_kept), *(place[id(v)] for v in closed.jaxpr.outvars if id(v) in place)}
     outputs: list = [
         inputs[place[id(variable)]]
         if id(variable) in place
@@ -159,7 +160,7 @@ def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
         with set_xla_metadata(inlineable=None, xla_cpu_small_call=None):
             values = empty | dict(zip(passed, flat, strict=True))
             new = jax.core.eval_jaxpr(pruned, closed.consts, *(values[i] for i in places))
-            return new, [values[i] for i in passed if i < n_kept]
+            return new, [values[i] for i in passed if i in unchanged]
 
     with set_xla_metadata(inlineable="false", xla_cpu_small_call="true"):
         new, _ = jax.jit(unmarked)(*(inputs[i] for i in passed))

@@ -128,15 +128,10 @@ def _split(job: Job) -> list[Job]:
             job,
             context_args=(job.context_args[r],),
             first_replica=r,
-            before=None if job.before is None else _replica(job.before, r),
+            before=None if job.before is None else replace(job.before.replica(r), log=xr.Dataset()),
         )
         for r in range(job.n_replicas)
     ]
-
-
-def _replica(run: Run, r: int) -> Run:
-    """Where one replica ended, without the log."""
-    return replace(run, states=[run.states[r]], snapshots=[run.snapshots[r]], log=xr.Dataset())
 
 
 def _run_here(job: Job, progress: bool) -> list[Outcome]:

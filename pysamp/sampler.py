@@ -59,9 +59,9 @@ class Particles(eqx.Module):
         velocities: velocities half a step before the positions [length/time], or None where no method asks for them.
     """
 
-    positions: Float[Array | np.ndarray, "*replicas k 3"]
-    box: Float[Array | np.ndarray, "*replicas 3 3"] | None = None
-    velocities: Float[Array | np.ndarray, "*replicas k 3"] | None = None
+    positions: Float[Array | np.ndarray, "... k 3"]
+    box: Float[Array | np.ndarray, "... 3 3"] | None = None
+    velocities: Float[Array | np.ndarray, "... k 3"] | None = None
 
 
 class BiasForces(eqx.Module):

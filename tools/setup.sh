@@ -1,8 +1,7 @@
-# Sourced by ./quickstart and ./run-tests. `setup EXTRA...` makes the virtual environment, with the locked versions of
-# pysamp's dependencies and of those extras, and sets $venv. It does next to nothing when all is there already.
+# Sourced by ./quickstart and ./run-tests. `setup EXTRA,EXTRA...` makes the virtual environment, with the versions in
+# constraints.txt of pysamp's dependencies and of those extras, and sets $venv. The extension is built against the same
+# versions. It does next to nothing when all is there already, and builds again after a change in native/.
 # PYTHON: the interpreter to begin with (default python3). PYSAMP_VENV: where the environment goes (default .venv).
-
-uv_version=0.13.8
 
 setup() {
     venv="${PYSAMP_VENV:-$PWD/.venv}"
@@ -17,13 +16,10 @@ setup() {
             echo "'$python -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv" >&2
             return 1
         }
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
     fi
-    extras=""
-    for extra in "$@"; do extras="$extras --extra $extra"; done
-    # --inexact: leave what you installed there yourself, and uv.
-    env -u VIRTUAL_ENV UV_PROJECT_ENVIRONMENT="$venv" UV_PYTHON_DOWNLOADS=never \
-        "$venv/bin/uv" sync --quiet --frozen --inexact --python "$venv/bin/python" $extras
+    env -u VIRTUAL_ENV "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" \
+        --constraint constraints.txt --build-constraint constraints.txt --editable ".[$1]"
 }
 
 # True where the native extension is installed.

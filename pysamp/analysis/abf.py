@@ -15,7 +15,7 @@ from .sampling import check_discard, leave_out_units, n_blocks_per_replica, plac
 
 __all__: list[str] = []
 
-_LEAST_BLOCKS = 8
+_LEAST_BLOCKS, _MOST_BLOCKS = 4, 10  # of time; more than that are joined in pairs, which lowers their correlation
 
 
 @analyze.dispatch
@@ -70,9 +70,10 @@ def _blocks(state: object, discard: float, n_replicas: int) -> Float[np.ndarray,
         sums[-2] += sums[-1]
         sums = sums[:-1]
     sums = sums[int(discard * len(sums)) :]
-    wanted = min(n_blocks_per_replica(n_replicas), len(sums)) if n_replicas > 1 else len(sums)
-    groups = np.arange(len(sums)) * wanted // max(len(sums), 1)
-    return np.stack([sums[groups == group].sum(axis=0) for group in range(wanted)]) if wanted else sums
+    n_units = len(sums) if len(sums) <= _MOST_BLOCKS else (len(sums) + 1) // 2
+    n_units = min(n_units, n_blocks_per_replica(n_replicas))
+    units = np.arange(len(sums)) * n_units // max(len(sums), 1)
+    return np.stack([sums[units == unit].sum(axis=0) for unit in range(n_units)]) if n_units else sums
 
 
 def _mean(sums: Float[np.ndarray, "bins m"], grid: Grid) -> Float[np.ndarray, "..."]:

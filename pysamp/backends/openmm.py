@@ -8,6 +8,7 @@ import importlib
 import logging
 import math
 import os
+import re
 import sys
 import warnings
 import weakref
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import openmm
+import openmm.app
 from jaxtyping import Array, Bool, Float, Int
 from openmm import unit
 
@@ -28,6 +30,7 @@ from ..errors import InvalidInputError, PysampWarning, SimulationError, Unsuppor
 from ..loop import FINISHED, MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop, prefer_synchronous_dispatch
 from ..sampler import BiasForces, Particles, Sampler, SamplerState, System
 from ..snapshot import Cell, Snapshot
+from ._interrupt import interrupts_deferred
 from .base import Bound
 from .view import View
 
@@ -37,8 +40,7 @@ _LOGGER = logging.getLogger("pysamp")
 _BOLTZMANN = 0.00831446261815324  # kJ/mol/K
 _AS_IT_IS = ((1, 0, 0), (0, 1, 0), (0, 0, 1))  # reduction of a box that is reduced
 _VARIABLE_STEP = (openmm.VariableLangevinIntegrator, openmm.VariableVerletIntegrator)
-_LEAPFROG = (openmm.VerletIntegrator, openmm.NoseHooverIntegrator)
-_LEAPFROG_LANGEVIN = (openmm.LangevinMiddleIntegrator, openmm.LangevinIntegrator)
+_LEAPFROG = (openmm.VerletIntegrator, openmm.NoseHooverIntegrator, openmm.LangevinMiddleIntegrator)
 
 
 class PythonForceRoute:
@@ -74,6 +76,8 @@ def _kT(context: openmm.Context, integrator: openmm.Integrator) -> float | None:
         temperature = integrator.getTemperature(0) if integrator.getNumThermostats() else None
     elif hasattr(integrator, "getTemperature"):
         temperature = integrator.getTemperature()
+    elif isinstance(integrator, openmm.CustomIntegrator) and "kT" in _global_variables(integrator):
+        return integrator.getGlobalVariableByName("kT")  # the name that MTSLangevinIntegrator and others use
     else:
         parameters = context.getParameters()
         thermostats = [f for f in context.getSystem().getForces() if isinstance(f, openmm.AndersenThermostat)]
@@ -82,16 +86,26 @@ def _kT(context: openmm.Context, integrator: openmm.Integrator) -> float | None:
     return None if temperature is None else temperature.value_in_unit(unit.kelvin) * _BOLTZMANN
 
 
-def _momentum_timestep(integrator: openmm.Integrator, timestep: float) -> float | None:
+def _global_variables(integrator: openmm.CustomIntegrator) -> list[str]:
+    return [integrator.getGlobalVariableName(i) for i in range(integrator.getNumGlobalVariables())]
+
+
+def _momentum_timestep(context: openmm.Context, integrator: openmm.Integrator, timestep: float) -> float | None:
     """Time over which a constant force changes the momentum between two force evaluations.
 
-    Both kinds kick the velocities by a whole step at each evaluation, so the velocities found there are half a step old. A
-    Langevin thermostat acts between two kicks; by symmetry half of what it takes belongs to each (docs/momenta).
+    These integrators kick the velocities by a whole step at each evaluation, so the velocities found there are half a step
+    old. A Langevin or Andersen thermostat acts between two kicks; by symmetry half of what it takes belongs to each
+    (docs/momenta).
     """
-    if isinstance(integrator, _LEAPFROG_LANGEVIN):
-        friction = integrator.getFriction().value_in_unit(unit.picosecond**-1)
-        return timestep * 0.5 * (1.0 + math.exp(-friction * timestep))
-    return timestep if isinstance(integrator, _LEAPFROG) else None
+    if not isinstance(integrator, _LEAPFROG):
+        return None
+    rate = 0.0
+    if isinstance(integrator, openmm.LangevinMiddleIntegrator):
+        rate += integrator.getFriction().value_in_unit(unit.picosecond**-1)
+    collisions = openmm.AndersenThermostat.CollisionFrequency()
+    if collisions in context.getParameters():
+        rate += context.getParameter(collisions)
+    return timestep * 0.5 * (1.0 + math.exp(-rate * timestep))
 
 
 def _positions(context: openmm.Context, **options: bool) -> openmm.State:
@@ -126,7 +140,7 @@ def _describe(simulation: Any) -> System:
         masses=np.array([system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]),
         timestep=timestep,
         kT=_kT(context, integrator),
-        momentum_timestep=_momentum_timestep(integrator, timestep),
+        momentum_timestep=_momentum_timestep(context, integrator, timestep),
         periodic=periodic,
         orthorhombic=cell.orthorhombic and not flexible,
         reduction=_AS_IT_IS if cell.orthorhombic and flexible else cell.reduction,
@@ -147,6 +161,8 @@ def _load_native() -> tuple[Any, str]:
     built, found = native.openmm_version, openmm.Platform.getOpenMMVersion()
     if built != found:
         return None, f"it was built for OpenMM {built} and this is {found}; reinstall pysamp to build it again"
+    if native.library_address() != int(openmm.Platform.getPlatformByName("Reference").this):
+        return None, "it loads another copy of OpenMM than 'import openmm'; reinstall pysamp to build it again"
     if "pysamp_openmm_advance" not in _REGISTERED:
         jax.ffi.register_ffi_target("pysamp_openmm_advance", native.advance_target(), platform="cpu")
         _REGISTERED.add("pysamp_openmm_advance")
@@ -221,7 +237,11 @@ class OpenMMBound(Bound):
         self._loop = Loop(sampler, device=self._device())
         self._closed = False
         self._add_force()
+        force = self._engine_system.getForce(self._force_index)
+        self._force_address = int(force.this)
         try:
+            force.setName("pysamp")
+            force.setForceGroup(_force_group(self._integrator))
             self._reinitialize(seed)
             self.states = self.initial_states([0])
         except BaseException:
@@ -257,27 +277,52 @@ class OpenMMBound(Bound):
             context.reinitialize(preserveState=True)
             return
         state = context.getState(getPositions=True, getVelocities=True, getParameters=True, getIntegratorParameters=True)
-        generators = [self._integrator, *self._engine_system.getForces()]
+        generators = [*_integrators(self._integrator), *self._engine_system.getForces()]
         generators = [g for g in generators if hasattr(g, "setRandomNumberSeed")]
         before = [g.getRandomNumberSeed() for g in generators]
         seeds = np.random.SeedSequence(seed).generate_state(len(generators)) % (2**31 - 1) + 1
-        for generator, value in zip(generators, seeds, strict=True):
-            generator.setRandomNumberSeed(int(value))
-        context.reinitialize()
-        for generator, value in zip(generators, before, strict=True):
-            generator.setRandomNumberSeed(value)
-        context.setState(state)
+        try:
+            for generator, value in zip(generators, seeds, strict=True):
+                generator.setRandomNumberSeed(int(value))
+            context.reinitialize()
+        finally:
+            for generator, value in zip(generators, before, strict=True):
+                generator.setRandomNumberSeed(value)
+            context.setState(state)
 
     def run(self, n_steps: int, *, log_every: int = 0) -> Float[np.ndarray, "replica rows width"]:
-        """Run ``n_steps`` steps."""
+        """Run ``n_steps`` steps. Ctrl-C is honoured after them."""
+        self._check_open()
+        if n_steps < 0 or log_every < 0:
+            raise InvalidInputError(f"Steps must not be negative, got {n_steps} with a row every {log_every}.")
+        if log_every and -(-n_steps // log_every) > MAX_ROWS:
+            raise InvalidInputError(f"{n_steps} steps with a row every {log_every} are more than {MAX_ROWS} rows.")
+        with interrupts_deferred():
+            before = int(self._loop.state.step)
+            try:
+                self._advance(n_steps, log_every)
+            except SimulationError:
+                if not self._loop.log.n_rows.is_deleted():
+                    self._loop.take_rows()
+                raise
+            rows = self._loop.take_rows()
+            n_seen = int(self._loop.state.step) - before
+        if n_seen != n_steps:
+            raise SimulationError(
+                f"OpenMM did {n_steps} steps, but asked for the forces of the bias in {n_seen} of them: the bias has not acted as "
+                f"it should. {type(self._integrator).__name__} must use the forces of group {_force_group(self._integrator)} in "
+                "every step."
+            )
+        return rows
+
+    def _check_open(self) -> None:
         if self._closed:
             raise SimulationError("The simulation was closed; bind it again.")
-        if log_every and n_steps // log_every + 1 > MAX_ROWS:
-            raise InvalidInputError(f"{n_steps} steps with a row every {log_every} are more than {MAX_ROWS} rows.")
-        self._advance(n_steps, log_every)
-        return self._loop.take_rows()
 
     def _fail(self, message: str, not_finite: bool, cause: BaseException | None = None) -> None:
+        if self._loop.state.step.is_deleted():
+            step = self._context.getStepCount()
+            raise SimulationError(f"The simulation stopped at about step {step}: {message}. Bind it again.") from cause
         state = self.states[0]
         step = max(int(state.step) - 1, 0)
         if not_finite:
@@ -328,7 +373,8 @@ class OpenMMBound(Bound):
         if snapshot.box is not None:
             context.setPeriodicBoxVectors(*np.asarray(snapshot.box))
         context.setPositions(np.asarray(snapshot.positions))
-        context.setVelocities(np.asarray(snapshot.velocities))
+        if snapshot.velocities is not None:
+            context.setVelocities(np.asarray(snapshot.velocities))
         context.setStepCount(int(snapshot.step))
         context.setTime(int(snapshot.step) * self.system.timestep)
 
@@ -359,17 +405,13 @@ class OpenMMBound(Bound):
         due, self._due = self._due, []
         simulation = self._app_simulation
         for reporter, report in due:
-            include = set(report["include"])
             periodic = report.get("periodic")
-            state = self._context.getState(
-                positions="positions" in include,
-                velocities="velocities" in include,
-                forces="forces" in include,
-                energy="energy" in include,
-                parameters=True,
-                enforcePeriodicBox=self.system.periodic if periodic is None else periodic,
-            )
-            reporter.report(simulation, state)
+            options = dict.fromkeys(report["include"], True) | {
+                "parameters": True,
+                "groups": self._integrator.getIntegrationForceGroups(),
+                "enforcePeriodicBox": self.system.periodic if periodic is None else periodic,
+            }
+            reporter.report(simulation, self._context.getState(**options))
 
     @property
     def _app_simulation(self) -> Any:
@@ -382,7 +424,11 @@ class OpenMMBound(Bound):
         """Take the force out of the System and let the Context forget it."""
         if not self._closed:
             self._closed = True
-            self._engine_system.removeForce(self._force_index)
+            system = self._engine_system
+            for i in range(system.getNumForces()):  # others may have been added or removed since
+                if int(system.getForce(i).this) == self._force_address:
+                    system.removeForce(i)
+                    break
             self._context.reinitialize(preserveState=True)
 
 
@@ -411,24 +457,23 @@ class NativeBound(OpenMMBound):
             evaluate=evaluate,
         )
         self._force_index = self._hook.index
-        with jax.enable_x64(True):
-            self._engine = jax.device_put(
-                _HostEngine(
-                    address=np.int64(self._hook.address),
-                    n_atoms=len(self.sampler.atoms),
-                    periodic=self.system.periodic,
-                    velocities=self.sampler.needs_velocities,
-                )
-            )
+        self._views: dict[str, View] = {}
 
     def _particles(self, packed: Any) -> Particles:
         return unpack_particles(packed, len(self.sampler.atoms), self.system.periodic, self.sampler.needs_velocities)
 
     def _advance(self, n_steps: int, log_every: int) -> None:
+        with jax.enable_x64(True):
+            engine = _HostEngine(
+                address=jax.device_put(np.int64(self._hook.address), self._loop.device),
+                n_atoms=len(self.sampler.atoms),
+                periodic=self.system.periodic,
+                velocities=self.sampler.needs_velocities,
+            )
         self._hook.start(n_steps)
         cause = None
         try:
-            self._engine = self._loop.run(self._engine, log_every)
+            self._loop.run(engine, log_every)
         except Exception as error:  # noqa: BLE001 - the engine must be left in a clean state whatever XLA raises
             cause = error
         finally:
@@ -437,13 +482,24 @@ class NativeBound(OpenMMBound):
             self._fail(message or str(cause), not_finite, cause)
 
     @property
-    def arrays(self) -> Mapping[str, View]:
-        """Positions, velocities and forces in the engine's memory, and the masses."""
-        views = {
-            name: View.of(flat, padding, self.system.masses.shape[0])
-            for name, (flat, padding) in self._hook.arrays(self._context).items()
-        }
-        return views | {"masses": self.system.masses}
+    def arrays(self) -> Mapping[str, View | Array]:
+        """Positions, velocities and forces in the engine's memory, and the masses, which the engine has in no array.
+
+        ``close`` makes them raise.
+        """
+        self._check_open()
+        for name, (flat, padding) in self._hook.arrays(self._context).items():
+            view = self._views.get(name)
+            if view is None or view.flat.unsafe_buffer_pointer() != flat.ctypes.data:
+                self._views[name] = View.of(flat, padding, len(self.system.masses))
+        with jax.enable_x64(True):
+            return self._views | {"masses": jax.device_put(self.system.masses, self._loop.device)}
+
+    def close(self) -> None:
+        """Take the force out of the System and let the Context forget it."""
+        while self._views:
+            self._views.popitem()[1].flat.delete()
+        super().close()
 
 
 class PythonForceBound(OpenMMBound):
@@ -504,14 +560,43 @@ class PythonForceBound(OpenMMBound):
         )
 
 
-def updates_context_state(integrator: openmm.Integrator) -> bool:
-    """Whether the integrator tells the forces of each new step; a CustomIntegrator may not."""
+def _integrators(integrator: openmm.Integrator) -> list[openmm.Integrator]:
+    """The parts of a CompoundIntegrator; else the integrator alone."""
     if isinstance(integrator, openmm.CompoundIntegrator):
-        return all(updates_context_state(integrator.getIntegrator(i)) for i in range(integrator.getNumIntegrators()))
+        return [integrator.getIntegrator(i) for i in range(integrator.getNumIntegrators())]
+    return [integrator]
+
+
+def updates_context_state(integrator: openmm.Integrator) -> bool:
+    """Whether the first thing in each step is to tell the forces so; a CustomIntegrator may do otherwise."""
+    return all(_tells_new_steps(part) for part in _integrators(integrator))
+
+
+def _tells_new_steps(integrator: openmm.Integrator) -> bool:
     if not isinstance(integrator, openmm.CustomIntegrator):
         return True
-    steps = [integrator.getComputationStep(i)[0] for i in range(integrator.getNumComputations())]
-    return openmm.CustomIntegrator.UpdateContextState in steps
+    for i in range(integrator.getNumComputations()):
+        kind, _, expression = integrator.getComputationStep(i)
+        if kind == openmm.CustomIntegrator.UpdateContextState:
+            return True
+        conditional = kind in (openmm.CustomIntegrator.IfBlockStart, openmm.CustomIntegrator.WhileBlockStart)
+        if conditional or re.search(r"\b(f|energy)\d*\b", expression):
+            return False
+    return False
+
+
+def _force_group(integrator: openmm.Integrator) -> int:
+    """A force group that the integrator uses in each step: 0 unless it leaves that out."""
+    if isinstance(integrator, openmm.CompoundIntegrator):
+        integrator = integrator.getIntegrator(integrator.getCurrentIntegrator())
+    mask = integrator.getIntegrationForceGroups()
+    groups = {group for group in range(32) if mask >> group & 1}
+    if isinstance(integrator, openmm.CustomIntegrator):
+        expressions = [integrator.getComputationStep(i)[2] for i in range(integrator.getNumComputations())]
+        used = {group for expression in expressions for group in re.findall(r"\bf(\d*)\b", expression)}
+        if "" not in used:
+            groups = {int(group) for group in used}
+    return min(groups, default=0)
 
 
 def _needs_own_thread() -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 __all__ = ["View"]
@@ -15,7 +16,8 @@ class View(eqx.Module):
 
     JAX takes memory of others without a copy only from 64-byte boundaries, which an engine's arrays rarely start at. So
     ``flat`` starts at the boundary before, and ``array`` leaves out the padding: inside ``jax.jit`` that is part of whatever
-    reads the array, without a copy; outside it copies. JAX functions take a View where they take an array.
+    reads the array, without a copy; outside it copies. JAX functions take a View where they take an array, and
+    ``numpy.asarray`` gives the memory itself, for reading.
 
     Attributes:
         flat: the memory from the boundary on, on the engine's own addresses.
@@ -45,3 +47,10 @@ class View(eqx.Module):
 
     def __jax_array__(self) -> Float[Array, "n 3"]:
         return self.array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Float[np.ndarray, "n 3"]:
+        rows = np.asarray(self.flat)[self.padding :].reshape(self.n_rows, 3)  # the engine's memory itself
+        return np.array(rows, dtype=dtype, copy=copy)
+
+    def __getitem__(self, index: Any) -> Float[Array, "..."]:
+        return self.array[index]

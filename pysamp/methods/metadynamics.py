@@ -215,7 +215,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             if period is not None:
                 distance = distance - period * jnp.round(distance / period)
             factor = jnp.exp(-0.5 * (distance / self.sigma[d]) ** 2)
-            factors.append(factor.reshape((-1,) + (1,) * (grid.n_dims - d - 1)))
+            factors.append(factor.reshape((1,) * d + (-1,) + (1,) * (grid.n_dims - d - 1)))
         factors = list(jax.lax.optimization_barrier(factors))  # else XLA computes the exponentials again for every node
         product = factors[0]
         for factor in factors[1:]:
@@ -274,5 +274,5 @@ def interpolate(grid: Grid, table: Float[Array, "..."], xi: Float[Array, " n"]) 
         )
     values = jax.lax.dynamic_slice(table, starts, (4,) * grid.n_dims)
     for weight in reversed(weights):
-        values = jnp.sum(values * weight, axis=-1)
+        values = jnp.sum(values * jnp.broadcast_to(weight, values.shape), axis=-1)
     return values

@@ -48,25 +48,25 @@ def check_method(
     if xi.ndim != 2 or xi.shape[1] != n:
         raise AssertionError(f"trajectory must have the shape (n_steps, {n}), got {xi.shape}.")
     with jax.enable_x64(True):
-        momenta = rng.normal(size=xi.shape) if "momentum" in method.needs else None
+        momenta = rng.normal(size=xi.shape) if "momentum" in method.needs else np.zeros(xi.shape)
         _Check(method, xi, momenta, kT).run()
 
 
 class _Check:
-    def __init__(self, method: AbstractMethod, xi: Float[np.ndarray, "m n"], momenta: Any, kT: float):
+    def __init__(self, method: AbstractMethod, xi: Float[np.ndarray, "m n"], momenta: Float[np.ndarray, "m n"], kT: float):
         self.method, self.xi, self.momenta, self.kT = method, xi, momenta, kT
         self.name = type(method).__name__
 
     def observations(self, shift: Any = 0.0) -> Observation:
         """All observations, stacked."""
         m = len(self.xi)
-        return Observation(
+        return jax.vmap(Observation)(
             xi=jnp.asarray(self.xi + shift),
             step=jnp.arange(m, dtype=jnp.int64),
             kT=jnp.full(m, self.kT),
             key=jax.random.split(jax.random.key(0), m),
-            momentum=None if self.momenta is None else jnp.asarray(self.momenta),
-            timestep=None if self.momenta is None else jnp.full(m, 0.1),
+            momentum=jnp.asarray(self.momenta),
+            timestep=jnp.full(m, 0.1),
         )
 
     def start(self) -> Any:
@@ -116,7 +116,7 @@ class _Check:
         assert len(self.method.labels) == len(self.method.periods) == n, f"{self.name} has not one label for each CV."
 
     def eager(self, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
-        m = min(len(self.xi), 8)
+        m = min(len(self.xi), 6)
         for i in range(m):
             obs = jax.tree.map(lambda leaf, i=i: leaf[i], observations)
             state = self.method.update(state, obs)
@@ -169,7 +169,7 @@ class _Check:
                 lambda leaf, f=factor: leaf * f if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf,
                 self.method,
             )
-            traced(other, state, observations)
+            traced.trace(other, state, observations)
         assert count == 1, f"{self.name} was traced {count} times for three sets of parameters; make them array leaves."
 
     def gradient(self, state: Any, observations: Observation) -> None:

@@ -19,7 +19,8 @@ SNAPSHOT = pysamp.Snapshot(
 
 def check(cv, snapshot=SNAPSHOT):
     check_cvs(
-        pysamp.Sampler.build(Unbiased(cv), pysamp.System(masses=snapshot.masses, timestep=1.0, kT=1.0)), [snapshot]
+        pysamp.Sampler.build(Unbiased(cv), pysamp.System(masses=np.asarray(snapshot.masses), timestep=1.0, kT=1.0)),
+        [snapshot],
     )
 
 

@@ -1,0 +1,125 @@
+"""Every public method keeps the contract; exporting one without an entry here fails."""
+
+import inspect
+from math import pi
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pysamp.methods
+from pysamp import Grid
+from pysamp.colvars import DihedralAngle, Displacement, Distance
+from pysamp.methods import (
+    ABF,
+    AbstractMethod,
+    AbstractStaticBias,
+    Bias,
+    HarmonicBias,
+    HarmonicWalls,
+    Metadynamics,
+    Unbiased,
+)
+from pysamp.testing import check_method
+
+R, PHI, PSI = Distance([0, 1]), DihedralAngle([0, 1, 2, 3]), DihedralAngle([1, 2, 3, 4])
+VECTOR = Displacement([0, 1])
+HILLS = {"height": 0.5, "stride": 4}
+AXES = {"r": ((-0.4,), (0.4,), (16,)), "phi": ((-pi,), (pi,), (40,))}
+MIXED = Grid((-0.4, -pi), (0.4, pi), (16, 40), periodic=(False, True))
+
+ENTRIES = {
+    "Unbiased": {"": Unbiased([R, PHI])},
+    "HarmonicBias": {
+        "one": HarmonicBias(R, kspring=10.0, center=0.3),
+        "matrix": HarmonicBias([R, PHI], kspring=[[4.0, 1.0], [1.0, 2.0]], center=[0.3, 3.0]),
+    },
+    "HarmonicWalls": {
+        "one": HarmonicWalls(R, lower=-0.1, upper=0.1, kspring=10.0),
+        "periodic": HarmonicWalls([R, PHI], lower=[-np.inf, 3.0], upper=[0.1, -3.0 + 2 * pi], kspring=[10.0, 2.0]),
+    },
+    "Metadynamics": {
+        "hills": Metadynamics([R, PHI], sigma=[0.2, 0.3], **HILLS),
+        "tempered hills": Metadynamics(VECTOR, sigma=0.2, bias_factor=5, **HILLS),
+        "grid": Metadynamics(R, sigma=0.2, grid=Grid(*AXES["r"]), **HILLS),
+        "periodic grid": Metadynamics(PHI, sigma=0.3, grid=Grid(*AXES["phi"], periodic=True), **HILLS),
+        "tempered grid": Metadynamics([R, PHI], sigma=[0.1, 0.3], bias_factor=5, grid=MIXED, kT=2.0, **HILLS),
+    },
+    "ABF": {
+        "one": ABF(R, grid=Grid(*AXES["r"]), full_samples=3),
+        "mixed": ABF([R, PHI], grid=MIXED, full_samples=2),
+        "periodic": ABF([PHI, PSI], grid=Grid((-pi, 0.0), (pi, 2 * pi), (8, 9), periodic=True), kT=1.5),
+    },
+}
+CASES = {f"{name}-{which}": method for name, entries in ENTRIES.items() for which, method in entries.items()}
+
+
+def test_every_public_method_has_an_entry():
+    public = {
+        name
+        for name in pysamp.methods.__all__
+        if inspect.isclass(getattr(pysamp.methods, name)) and issubclass(getattr(pysamp.methods, name), AbstractMethod)
+    }
+    assert public - {"AbstractMethod", "AbstractStaticBias"} == set(ENTRIES)
+
+
+@pytest.mark.parametrize("method", CASES.values(), ids=CASES)
+def test_contract(method):
+    check_method(method, n_steps=24)
+
+
+class _Broken(AbstractStaticBias):
+    """A harmonic bias with one fault."""
+
+    cvs: tuple = (PHI,)
+
+    def potential(self, xi):
+        return jnp.sum(1.0 - jnp.cos(xi))
+
+
+class _WrongForce(_Broken):
+    def bias(self, state, obs):
+        return Bias(self.potential(obs.xi), -1.01 * jnp.sin(obs.xi))
+
+
+class _NotPeriodic(_Broken):
+    def potential(self, xi):
+        return jnp.sum(xi**2)
+
+
+class _Grows(_Broken):
+    def init(self, obs):
+        return jnp.zeros(1)
+
+    def update(self, state, obs):
+        return jnp.append(state, obs.xi)
+
+
+class _DependsOnRoom(_Broken):
+    def init(self, obs):
+        return jnp.zeros(1)
+
+    def reserve(self, state, n_steps):
+        return jnp.zeros(n_steps)
+
+    def update(self, state, obs):
+        return state
+
+    def bias(self, state, obs):
+        return Bias(jnp.cos(obs.xi[0]) * state.size, jnp.sin(obs.xi) * state.size)
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        (_WrongForce(), "differences of the energy"),
+        (_NotPeriodic(), "one period on"),
+        (_Grows(), "shape of the state"),
+        (_DependsOnRoom(), "room reserved"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, AbstractMethod) else "",
+)
+def test_broken_methods_are_found(method, fault):
+    """The checks themselves: each of these methods has one fault."""
+    with pytest.raises(AssertionError, match=fault):
+        check_method(method, n_steps=24)
