@@ -1,5 +1,7 @@
 """Sphinx configuration. Warnings are fatal: sphinx-build -W --keep-going docs docs/_build/html."""
 
+import re
+import textwrap
 from importlib.metadata import version as installed_version
 
 project = "pysamp"
@@ -36,3 +38,20 @@ bibtex_reference_style = "author_year"
 
 html_theme = "furo"
 html_title = "pysamp"
+
+
+def _dollars_to_math(app, what, name, obj, options, lines):
+    """Docstrings have their equations between dollar signs, as the pages do; Sphinx wants roles and directives."""
+
+    def block(match):
+        equation = textwrap.dedent(match["equation"]).strip().replace("\n", "\n" + match["indent"] + "   ")
+        return f"{match['indent']}.. math:: {equation}\n"
+
+    text = re.sub(r"^(?P<indent> *)\$\$(?P<equation>.+?)\$\$", block, "\n".join(lines), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\$([^$]+?)\$", r":math:`\1`", text)
+    lines[:] = text.split("\n")
+
+
+def setup(app):
+    """Before napoleon, which has the priority 500."""
+    app.connect("autodoc-process-docstring", _dollars_to_math, priority=400)

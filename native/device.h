@@ -313,6 +313,8 @@ class PyDeviceHook : public PyHook<DeviceAccess<Device>, DeviceHook<Device>> {
 template <class Class>
 nb::class_<Class> define_device(nb::module_& m, void* handler) {
     m.attr("openmm_version") = PYSAMP_OPENMM_VERSION;
+    m.def("library_address", [] { return reinterpret_cast<std::uintptr_t>(&OpenMM::Platform::getPlatformByName("Reference")); },
+          "Address of the Reference platform: that of `import openmm`, unless two copies of OpenMM are loaded.");
     m.def("advance_target", [handler] { return nb::capsule(handler); });
     nb::class_<Class> definition(m, "Hook");
     definition

@@ -53,6 +53,7 @@ class Hook {
     bool velocities = false;
     bool steps_by_count = false;  // the integrator does not begin its steps with updateContextState
     bool own_thread = false;
+    bool may_move = false;  // whether the engine can go on in another thread than the one where it stopped
     std::function<void()> evaluate;  // outside a run: fills `forces` from `packed`
 
     std::vector<double> packed, forces;
@@ -90,9 +91,9 @@ class Hook {
                 } catch (const NotFinite& error) {
                     failure_ = {error.what(), true};
                 } catch (const std::exception& error) {
-                    failure_ = {error.what(), false};
+                    if (!cancelled_) failure_ = {error.what(), false};
                 } catch (...) {
-                    failure_ = {"the engine raised an unknown exception", false};
+                    if (!cancelled_) failure_ = {"the engine raised an unknown exception", false};
                 }
             },
             own_thread);
@@ -104,8 +105,8 @@ class Hook {
         if (!started_) {
             owner_ = thread;
             started_ = true;
-        } else if (!own_thread && thread != owner_) {
-            cancelled_ = true;  // a stack of its own must stay on the thread where it started
+        } else if (!own_thread && !may_move && thread != owner_) {
+            cancelled_ = true;
             failure_ = {"XLA moved the loop to another thread; set PYSAMP_OPENMM_THREAD=1 to give the engine one of its own"};
         }
         if (!engine_->finished()) engine_->resume();  // a counted loop may go on for longer than the engine
@@ -115,10 +116,9 @@ class Hook {
     // End a run, also one that was left in the middle; returns what went wrong.
     Failure finish() {
         if (engine_ && started_ && !engine_->finished()) {
-            Failure first = failure_;
+            if (!cancelled_) failure_ = {"the run was left before the engine had finished"};
             cancelled_ = true;
             while (!engine_->finished()) engine_->resume();
-            failure_ = first.message.empty() ? Failure{"the run was left before the engine had finished"} : first;
         }
         engine_.reset();
         return failure_;

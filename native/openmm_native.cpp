@@ -82,7 +82,12 @@ nb::tuple view(std::uintptr_t address, std::size_t n, nb::object owner) {
 
 class PyHostHook : public PyHook<HostAccess> {
    public:
-    using PyHook::PyHook;
+    // Between two force evaluations these platforms hold nothing that belongs to a thread, and XLA may run a loop that it has not
+    // compiled to one function in several.
+    template <class... Args>
+    explicit PyHostHook(Args&&... args) : PyHook(std::forward<Args>(args)...) {
+        hook_->may_move = true;
+    }
     std::int64_t address() const { return reinterpret_cast<std::int64_t>(hook_.get()); }
     nb::dict arrays(nb::object owner) {
         auto& data = platform_data(context());
@@ -102,6 +107,7 @@ class PyHostHook : public PyHook<HostAccess> {
 }  // namespace pysamp
 
 NB_MODULE(_openmm_native, m) {
+    nb::set_leak_warnings(false);  // a simulation that is still bound when Python ends is nobody's fault
     m.attr("openmm_version") = PYSAMP_OPENMM_VERSION;
     m.def("library_address", [] { return reinterpret_cast<std::uintptr_t>(&OpenMM::Platform::getPlatformByName("Reference")); },
           "Address of the Reference platform: that of `import openmm`, unless two copies of OpenMM are loaded.");

@@ -13,6 +13,7 @@ from .errors import (
     SimulationError,
     UnsupportedError,
 )
+from .files import load, save
 from .grids import Grid
 from .results import Run
 from .run import Callback, run
@@ -42,7 +43,9 @@ __all__ = [
     "bind",
     "citation",
     "describe",
+    "load",
     "run",
+    "save",
 ]
 
 __version__ = "0.1.0"

@@ -101,7 +101,7 @@ def run(
 
 @_generic
 def describe(simulation: Any, /):
-    """What a sampler must know of a simulation, as a [`System`][pysamp.System].
+    """What a sampler must know of a simulation, as a :class:`~pysamp.System`.
 
     Args:
         simulation: what a user's ``generate_context`` returns.
@@ -118,11 +118,11 @@ def bind(simulation: Any, sampler: Any, /):
     Args:
         simulation: what a user's ``generate_context`` returns: ``openmm.app.Simulation``, ``openmm.Context``,
             ``pysamp.backends.toy.Simulation``, ...
-        sampler: a [`Sampler`][pysamp.Sampler], or a method or tuple of methods from which one is built.
+        sampler: a :class:`~pysamp.Sampler`, or a method or tuple of methods from which one is built.
         seed: for the engine's own random numbers, where it has any; None leaves them as they are.
 
     Returns:
-        A [`Bound`][pysamp.backends.Bound], a context manager that gives the simulation back as it was found.
+        A :class:`~pysamp.backends.Bound`, a context manager that gives the simulation back as it was found.
 
     Raises:
         UnsupportedError: if no backend knows the engine, or the engine cannot do what the methods need.
@@ -135,10 +135,10 @@ def analyze(run: Any, /):
     """Free energy of a run, with standard errors.
 
     Args:
-        run: a [`Run`][pysamp.Run], or a list of runs to be analysed together (windows of umbrella sampling).
+        run: a :class:`~pysamp.Run`, or a list of runs to be analysed together (windows of umbrella sampling).
 
     Returns:
-        A [`FreeEnergy`][pysamp.FreeEnergy].
+        A :class:`~pysamp.FreeEnergy`.
     """
 
 

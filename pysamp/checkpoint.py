@@ -30,7 +30,7 @@ try:
 except ImportError:  # not on Windows, where two runs can write to one checkpoint
     fcntl = None
 
-__all__ = ["Checkpoint", "definition", "digest"]
+__all__ = ["Checkpoint", "definition", "digest", "replace_file"]
 
 _FORMAT = 1
 
@@ -138,7 +138,7 @@ class Checkpoint:
             self._log.write(new)
             self._log.flush()
             os.fsync(self._log.fileno())
-            _replace(self._state_path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
+            replace_file(self._state_path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
         except OSError as error:
             kept = f"The last checkpoint, at step {self.step}, is intact. " if self.step is not None else ""
             raise CheckpointError(
@@ -200,9 +200,9 @@ class Checkpoint:
         )
 
 
-def _replace(path: Path, write: Callable[[io.BufferedWriter], None]) -> None:
+def replace_file(path: Path, write: Callable[[io.BufferedWriter], Any]) -> None:
     """Write a file so that it is there as a whole or not at all, whenever the process or the machine dies."""
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)

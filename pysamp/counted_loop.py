@@ -65,7 +65,7 @@ def _run_turns(
         state, engine, handed, log = carry
         kind, particles = engine.unpack(handed)
         state, log, forces = _without_branches(
-            lambda *args: take_turn(sampler, *args, log_every), state, log, kind, particles
+            lambda *args: take_turn(sampler, args[0], args[1], args[2], args[3], log_every), state, log, kind, particles
         )
         engine, handed = engine.advance(engine.pack(forces))
         return (state, engine, handed, log), None

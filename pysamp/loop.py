@@ -6,9 +6,10 @@ bias forces and gets the particles at its next force evaluation; no Python runs 
 
 import abc
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -68,6 +69,9 @@ class AbstractEngine(eqx.Module):
     @abc.abstractmethod
     def pack(self, forces: BiasForces) -> Any:
         """Bias forces in the form that ``advance`` takes."""
+
+
+Engine = TypeVar("Engine", bound=AbstractEngine)
 
 
 class Log(eqx.Module):
@@ -136,7 +140,8 @@ def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
         kept: what is the same after the call.
         carried: what the function returns an updated version of, in place.
     """
-    if set_xla_metadata is None:
+    mark = set_xla_metadata
+    if mark is None:
         return function(kept, carried)
     inputs, structure = jax.tree.flatten((kept, carried))
     n_kept = len(jax.tree.leaves(kept))
@@ -151,21 +156,45 @@ def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
         else None
         for variable in closed.jaxpr.outvars
     ]
+    if not _can_be_one_function(closed.jaxpr):
+        return function(kept, carried)
     pruned, used = partial_eval.dce_jaxpr(closed.jaxpr, [output is None for output in outputs])
     places = [i for i, is_used in enumerate(used) if is_used]
     empty = {i: jnp.zeros(np.shape(inputs[i]), inputs[i].dtype) for i in places if np.size(inputs[i]) == 0}
     passed = [i for i in places if i not in empty]
 
     def unmarked(*flat: Array) -> tuple[list[Array], list[Array]]:
-        with set_xla_metadata(inlineable=None, xla_cpu_small_call=None):
+        with mark(inlineable=None, xla_cpu_small_call=None):
             values = empty | dict(zip(passed, flat, strict=True))
-            new = jax.core.eval_jaxpr(pruned, closed.consts, *(values[i] for i in places))
+            new = jaxpr_as_fun(ClosedJaxpr(pruned, closed.consts))(*(values[i] for i in places))
             return new, [values[i] for i in passed if i in unchanged]
 
-    with set_xla_metadata(inlineable="false", xla_cpu_small_call="true"):
+    with mark(inlineable="false", xla_cpu_small_call="true"):
         new, _ = jax.jit(unmarked)(*(inputs[i] for i in passed))
     rest = iter(new)
     return jax.tree.unflatten(jax.tree.structure(shapes), [next(rest) if o is None else o for o in outputs])
+
+
+# What XLA (jaxlib 0.10.1) has no code for within one function; found by trying. Matrix products are missing here: it has code
+# for small ones.
+_LISTS_OF_KERNELS = frozenset(
+    "approx_top_k cholesky eig eigh ffi_call fft geqrf householder_product io_callback lu pure_callback qr schur "
+    "select_and_scatter_add sort svd top_k triangular_solve tridiagonal_solve".split()
+)
+
+
+def _can_be_one_function(jaxpr: Any) -> bool:
+    """Whether there is nothing in it of which XLA is known to have no code within one function."""
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name in _LISTS_OF_KERNELS or (name.startswith("scatter") and math.prod(equation.invars[1].aval.shape[:-1]) > 1):
+            return False
+        for value in equation.params.values():
+            for item in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(item, "jaxpr", item)
+                if hasattr(inner, "eqns") and not _can_be_one_function(inner):
+                    return False
+    return True
 
 
 @partial(jax.jit, static_argnames=("batched", "fuse"), donate_argnames=("state", "engine", "log"))
@@ -241,7 +270,7 @@ class Loop:
             self._fuse = jax.tree.structure(self.sampler) not in _NOT_FUSIBLE
             self.log = jax.device_put(self._empty_log(), device)
 
-    def run(self, engine: AbstractEngine, log_every: int) -> AbstractEngine:
+    def run(self, engine: Engine, log_every: int) -> Engine:
         """Run an engine until it has finished, and return it; its arrays are donated.
 
         Args:

@@ -112,10 +112,15 @@ class _Points(eqx.Module):
 
 
 class _Momenta(eqx.Module):
-    """Masses and constraints that the generalized momentum of one method involves, as places among the sampler's atoms."""
+    """Masses and constraints that the generalized momentum of one method involves, as places among the sampler's atoms.
+
+    Attributes:
+        inverse_masses: of the sampler's atoms.
+        clusters: the constraints, those that share particles together.
+    """
 
     inverse_masses: Float[np.ndarray, " k"]
-    constraints: tuple[tuple[int, int], ...] = eqx.field(static=True)
+    clusters: tuple[tuple[tuple[int, int], ...], ...] = eqx.field(static=True)
 
     def __call__(self, jacobian: Float[Array, "n k 3"], particles: Particles, cell: Cell) -> Float[Array, " n"]:
         """Momentum conjugate to xi: the inverse of the effective inverse mass, times the velocity of xi.
@@ -130,26 +135,27 @@ class _Momenta(eqx.Module):
         velocity = jnp.sum(jacobian * particles.velocities[None], axis=(1, 2))
         weighted = jacobian * inverse_masses[None, :, None]
         inverse_mass = jnp.sum(weighted[:, None] * jacobian[None], axis=(2, 3))
-        if self.constraints:
-            first = _take(particles.positions, tuple(a for a, _ in self.constraints))
-            second = _take(particles.positions, tuple(b for _, b in self.constraints))
+        for cluster in self.clusters:
+            first = _take(particles.positions, tuple(a for a, _ in cluster))
+            second = _take(particles.positions, tuple(b for _, b in cluster))
             bond = cell.displacement(first, second)
             coupling = jnp.stack(
-                [
-                    jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i][None], axis=-1)
-                    for i, (a, b) in enumerate(self.constraints)
-                ]
+                [jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i][None], axis=-1) for i, (a, b) in enumerate(cluster)]
             )
-            inverse_mass = inverse_mass - coupling.T @ _solve(self._metric(bond, inverse_masses), coupling)
+            reaction = _solve(self._metric(cluster, bond, inverse_masses), coupling)
+            inverse_mass = inverse_mass - jnp.sum(coupling[:, :, None] * reaction[:, None, :], axis=0)
         return _solve(inverse_mass, velocity[:, None])[:, 0]
 
-    def _metric(self, bond: Float[Array, "m 3"], inverse_masses: Float[Array, " k"]) -> Float[Array, "m m"]:
+    @staticmethod
+    def _metric(
+        cluster: tuple[tuple[int, int], ...], bond: Float[Array, "m 3"], inverse_masses: Float[Array, " k"]
+    ) -> Float[Array, "m m"]:
         """G M^-1 G^T for the gradients G of the constraints' squared distances (halved)."""
         zero = jnp.zeros(())
         rows = []
-        for i, (a, b) in enumerate(self.constraints):
+        for i, (a, b) in enumerate(cluster):
             row = []
-            for j, (c, d) in enumerate(self.constraints):
+            for j, (c, d) in enumerate(cluster):
                 shared = [
                     sign * inverse_masses[p]
                     for p, q, sign in ((a, c, 1.0), (a, d, -1.0), (b, c, -1.0), (b, d, 1.0))
@@ -163,7 +169,7 @@ class _Momenta(eqx.Module):
 class Sampler(eqx.Module):
     """CVs and methods, tied to the particles of one system; pure functions of the state and of what the engine hands over.
 
-    Build it with [`Sampler.build`][pysamp.Sampler.build]. Cost per step is that of the atoms in the CVs, whatever the size
+    Build it with :meth:`~pysamp.Sampler.build`. Cost per step is that of the atoms in the CVs, whatever the size
     of the system.
 
     Attributes:
@@ -489,7 +495,13 @@ def _momenta(
         )
     masses = system.masses[list(order)]
     inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)
-    return _Momenta(inverse, tuple((order[a], order[b]) for a, b in pairs))
+    clusters: list[list[tuple[int, int]]] = []
+    for pair in pairs:
+        touched = [cluster for cluster in clusters if any(set(pair) & set(other) for other in cluster)]
+        clusters = [cluster for cluster in clusters if cluster not in touched]
+        clusters.append([other for cluster in touched for other in cluster] + [pair])
+    places = tuple(tuple((order[a], order[b]) for a, b in cluster) for cluster in clusters)
+    return _Momenta(inverse, places)
 
 
 def _take(x: Float[Array | np.ndarray, "k 3"], places: tuple[int, ...]) -> Float[Array, "p 3"]:

@@ -30,7 +30,7 @@ class Cell(eqx.Module):
     compared, which is exact however skewed the box. Derivatives with respect to positions and box are exact: the
     number of the image is a constant.
 
-    [`Cell.of`][pysamp.Cell.of] looks at the box once and makes what it finds static, which is cheap from then on;
+    :meth:`~pysamp.Cell.of` looks at the box once and makes what it finds static, which is cheap from then on;
     without that the shorter vectors are sought at every evaluation.
 
     Attributes:

@@ -6,7 +6,7 @@ import pytest
 
 
 def _wants_gpu(config: pytest.Config) -> bool:
-    expression = config.getoption("markexpr", "")
+    expression = str(config.getoption("markexpr", ""))
     return "gpu" in expression and "not gpu" not in expression
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from ..api import analyze
 from ..errors import InvalidInputError
 from ..grids import Grid
-from ..methods.abf import ABF
+from ..methods.abf import ABF, ABFState
 from ..results import Run
 from .errors import jackknife_error
 from .free_energy import FreeEnergy
@@ -19,9 +19,7 @@ _LEAST_BLOCKS, _MOST_BLOCKS = 4, 10  # of time; more than that are joined in pai
 
 
 @analyze.dispatch
-def _analyze_abf(
-    method: ABF, run: Run, /, *, grid: Grid | None = None, discard: float | None = None
-) -> FreeEnergy:
+def _analyze_abf(method: ABF, run: Run, /, *, grid: Grid | None = None, discard: float | None = None) -> FreeEnergy:
     """The average force in each bin, integrated; errors from blocks of time.
 
     Force samples are right from the first step on, whatever the bias was, so nothing is left out unless ``discard`` says
@@ -59,7 +57,7 @@ def _analyze_abf(
     )
 
 
-def _blocks(state: object, discard: float, n_replicas: int) -> Float[np.ndarray, "blocks bins m"]:
+def _blocks(state: ABFState, discard: float, n_replicas: int) -> Float[np.ndarray, "blocks bins m"]:
     """Sums of one replica in blocks of time; an incomplete last block joins the one before."""
     sums = np.moveaxis(np.asarray(state.sums, dtype=np.float64), 1, 0)
     length, n_steps = int(state.block_length), int(state.n_steps)

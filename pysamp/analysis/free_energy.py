@@ -145,9 +145,7 @@ class FreeEnergy:
             tuple(self.grid.periodic[axis] for axis in keep),
         )
         labels = tuple(self.labels[axis] for axis in keep)
-        return FreeEnergy.from_probabilities(
-            p, np.stack(replicates), grid, kT=self.kT, labels=labels, unit=self.unit
-        )
+        return FreeEnergy.from_probabilities(p, np.stack(replicates), grid, kT=self.kT, labels=labels, unit=self.unit)
 
     def to_xarray(self) -> xr.Dataset:
         """``free_energy``, ``stderr``, ``replicates`` (and ``mean_force``) with the bins' centres as coordinates."""

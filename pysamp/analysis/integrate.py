@@ -52,7 +52,9 @@ class GradientIntegrator:
         rows = np.arange(len(a))
         values = np.ones(len(a))
         size = int(self._inside.sum())
-        difference = sp.csr_array((np.concatenate([-values, values]), (np.tile(rows, 2), np.concatenate([a, b]))), (len(a), size))
+        difference = sp.csr_array(
+            (np.concatenate([-values, values]), (np.tile(rows, 2), np.concatenate([a, b]))), (len(a), size)
+        )
         weights = 1.0 / (1.0 / n[first[self._kept]] + 1.0 / n[second[self._kept]])
         weights /= weights.max(initial=1.0)
         self._right = (difference * weights[:, None]).T.tocsr()
@@ -86,7 +88,9 @@ class GradientIntegrator:
         n = self._counts
         both = (n > 0) & (after > 0) & (self._shift(n, axis, 1) > 0) & (self.grid.shape[axis] > 1)
         least = _COMPARABLE * np.minimum(n, self._shift(n, axis, 1))
-        wide = both & (self._shift(n, axis, -1) > least) & (self._shift(n, axis, 2) > least) & (self.grid.shape[axis] > 3)
+        wide = (
+            both & (self._shift(n, axis, -1) > least) & (self._shift(n, axis, 2) > least) & (self.grid.shape[axis] > 3)
+        )
         return places[both] - 1, after[both] - 1, wide[both]
 
     def _centred(self, component: Float[np.ndarray, "*shape"], own: int) -> Float[np.ndarray, "*shape"]:
@@ -107,7 +111,7 @@ class GradientIntegrator:
         flat = component.reshape(-1)
         near = flat[first] + flat[second]
         far = self._shift(component, axis, -1).reshape(-1)[first] + self._shift(component, axis, 2).reshape(-1)[first]
-        return self.grid.widths[axis] * np.where(wide, (9.0 * near - far) / 16.0, near / 2.0)
+        return float(self.grid.widths[axis]) * np.where(wide, (9.0 * near - far) / 16.0, near / 2.0)
 
 
 def _solver(matrix: sp.csc_array, n_dims: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,5 +1,6 @@
 """Free energy of metadynamics, from all hills."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -178,7 +179,7 @@ def _slice_biases(
     """Average bias at the bins' centres during each slice [energy]."""
     result = np.zeros((len(edges) - 1, grid.size))
     bias = _sum_on_grid(_bias_factors, grid, method, centers[: edges[0]], heights[None, : edges[0]])[0]
-    for i, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for i, (start, end) in enumerate(itertools.pairwise(edges)):
         own = np.arange(start, end)
         # before hill j of the slice there were its first j - 1
         share = (end - 1 - own) / max(end - start, 1)
@@ -254,7 +255,9 @@ def _gaussians(
     return np.exp(-0.5 * (distance / sigma) ** 2)
 
 
-def _on_grid(p: Float[np.ndarray, " visited"], visited: Bool[np.ndarray, " bins"], grid: Grid) -> Float[np.ndarray, "..."]:
+def _on_grid(
+    p: Float[np.ndarray, " visited"], visited: Bool[np.ndarray, " bins"], grid: Grid
+) -> Float[np.ndarray, "..."]:
     full = np.zeros(grid.size)
     full[visited] = p
     return full.reshape(grid.shape)

@@ -30,7 +30,9 @@ def plot_free_energy(free_energy: "FreeEnergy", ax: "Axes | None" = None) -> "Ax
     """
     n = free_energy.grid.n_dims
     if n > 2:
-        raise InvalidInputError(f"A free energy of {n} CVs cannot be drawn; take .marginal([0, 1]).plot() or .marginal(0).")
+        raise InvalidInputError(
+            f"A free energy of {n} CVs cannot be drawn; take .marginal([0, 1]).plot() or .marginal(0)."
+        )
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:

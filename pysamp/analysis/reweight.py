@@ -74,4 +74,6 @@ def solve_wham(
         while objective(f + step) > before + 1e-12 * total and np.abs(step).max() > 1e-12:
             step *= 0.5
         f = f + step
-    raise SimulationError("The free energies of the biases do not converge: do their samples overlap at all? Run longer.")
+    raise SimulationError(
+        "The free energies of the biases do not converge: do their samples overlap at all? Run longer."
+    )

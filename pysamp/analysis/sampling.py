@@ -105,4 +105,6 @@ def default_grid(
 def check_discard(discard: float | None) -> None:
     """Raise InvalidInputError unless ``discard`` is a fraction or None."""
     if discard is not None and not 0.0 <= discard < 1.0:
-        raise InvalidInputError(f"discard is the fraction of the run left out at its beginning, from 0 to 1; got {discard}.")
+        raise InvalidInputError(
+            f"discard is the fraction of the run left out at its beginning, from 0 to 1; got {discard}."
+        )

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from ..api import analyze
 from ..errors import InvalidInputError, UnsupportedError
 from ..grids import Grid
-from ..methods.base import AbstractMethod, AbstractStaticBias, check_grid
+from ..methods.base import AbstractMethod, AbstractStaticBias, check_grid, periodic_difference
 from ..results import Run
 from .free_energy import FreeEnergy
 from .reweight import solve_wham
@@ -116,7 +118,7 @@ def _unite(
     _, inverse = np.unique(cell, return_inverse=True)
     _, chosen, n_in_cell = np.unique(inverse, return_index=True, return_counts=True)
     # the cell's average sample; of periodic CVs relative to one of them
-    shifts = np.asarray(first.difference(point, point[chosen][inverse]), dtype=np.float64)
+    shifts = np.asarray(periodic_difference(point, point[chosen][inverse], first.periods), dtype=np.float64)
     means = point[chosen] + _sums(inverse, shifts, len(chosen)) / n_in_cell[:, None]
 
     n_units = n_replicas * n_blocks
@@ -157,6 +159,11 @@ def _sums(
     return np.stack([np.bincount(places, weights=column, minlength=n_places) for column in values.T], axis=-1)
 
 
+@eqx.filter_jit
+def _potentials(method: AbstractStaticBias, points: Float[np.ndarray, "p n"]) -> Float[jax.Array, " p"]:
+    return jax.vmap(method.potential)(jnp.asarray(points))
+
+
 def _potential(method: AbstractStaticBias, points: Float[np.ndarray, "p n"]) -> Float[np.ndarray, " p"]:
     with jax.enable_x64(True):
-        return np.asarray(jax.jit(jax.vmap(method.potential))(points))
+        return np.asarray(_potentials(method, points))

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from ..api import bind, describe, stack
 from ..errors import UnsupportedError
@@ -19,7 +19,7 @@ from ..snapshot import Snapshot
 
 __all__ = ["Bound"]
 
-_MODULES = {"openmm": ".openmm", "simtk": ".openmm"}
+_BACKENDS = {"openmm": ".openmm", "simtk": ".openmm"}
 
 
 class Bound(abc.ABC):
@@ -49,7 +49,7 @@ class Bound(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def arrays(self) -> Mapping[str, Array]:
+    def arrays(self) -> Mapping[str, Any]:
         """All particles' ``positions``, ``velocities``, ``masses``, ``forces`` as JAX arrays on the engine's own memory.
 
         Valid until ``run`` or ``close`` is called next; look at them, do not keep them.
@@ -98,7 +98,7 @@ class Bound(abc.ABC):
         """Steps until something of the user's own (a reporter) wants to run, at most ``limit``."""
         return limit
 
-    def report(self) -> None:
+    def report(self) -> None:  # noqa: B027 - most engines have no reporters
         """Let the user's own reporters run if they are due."""
 
     def __enter__(self) -> "Bound":
@@ -139,8 +139,8 @@ def _import_backend(simulation: Any) -> None:
         UnsupportedError: if there is none, or it is there already and does not know this type.
     """
     kind = type(simulation)
-    module = _MODULES.get(kind.__module__.partition(".")[0])
-    name = None if module is None else __package__ + module
+    module = _BACKENDS.get(kind.__module__.partition(".")[0])
+    name = None if module is None else f"{__package__}{module}"
     if name is None or name in sys.modules:
         raise UnsupportedError(
             f"generate_context returned {simulation!r}, a {kind.__module__}.{kind.__qualname__}. It must return an "

@@ -1,5 +1,8 @@
 """OpenMM on its CUDA platform: OpenMM's and XLA's kernels by turns on the same GPU, ordered by events (docs/cuda.md)."""
 
+# OpenMM has no types, and what is inferred from its sources is often wrong.
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportArgumentType=false, reportReturnType=false
+
 import importlib
 import weakref
 from collections.abc import Mapping
@@ -164,6 +167,8 @@ class DeviceBound(OpenMMBound):
         built, found = extension.openmm_version, openmm.Platform.getOpenMMVersion()
         if built != found:
             raise UnsupportedError(f"it was built for OpenMM {built} and this is {found}; reinstall pysamp to build it again")
+        if extension.library_address() != int(openmm.Platform.getPlatformByName("Reference").this):
+            raise UnsupportedError("it loads another copy of OpenMM than 'import openmm'; reinstall pysamp to build it again")
         if cls.target not in _REGISTERED:
             jax.ffi.register_ffi_target(cls.target, extension.advance_target(), platform=cls.ffi_platform)
             _REGISTERED.add(cls.target)
@@ -232,7 +237,7 @@ class CudaBound(DeviceBound):
             return str(error)
         return ""
 
-    def _device(self) -> jax.Device | None:
+    def _device(self) -> Any:
         return _jax_device(int(self._context.getPlatform().getPropertyValue(self._context, "DeviceIndex")))
 
     @property
@@ -254,7 +259,7 @@ class CudaBound(DeviceBound):
 _REGISTERED: set[str] = set()
 
 
-def _jax_device(index: int) -> jax.Device:
+def _jax_device(index: int) -> Any:
     """JAX's name for the GPU that OpenMM calls ``index``."""
     for device in jax.local_devices(backend="cuda"):
         if device.local_hardware_id == index:

@@ -258,7 +258,7 @@ class ToyBound(Bound):
     def close(self) -> None:
         """Write the last positions and velocities to the user's simulations."""
         for simulation, snapshot in zip(self._simulations, self.snapshots(), strict=True):
-            simulation.positions, simulation.velocities = snapshot.positions, snapshot.velocities
+            simulation.positions, simulation.velocities = np.asarray(snapshot.positions), np.asarray(snapshot.velocities)
             simulation.step = int(snapshot.step)
 
 

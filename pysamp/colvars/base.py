@@ -121,7 +121,7 @@ class AbstractCV(eqx.Module):
     and never differentiates: the sampler does both.
 
     A subclass declares a field ``atoms = eqx.field(converter=as_points, static=True)`` and ``__call__``. Its class
-    attributes say what the value is, and [`check_cv`][pysamp.testing.check_cv] holds it to them:
+    attributes say what the value is, and :func:`~pysamp.testing.check_cv` holds it to them:
 
     Attributes:
         atoms: its points, each an index or a Group.
@@ -225,7 +225,7 @@ def _as_period(value: Any) -> float | None:
 
 
 class Custom(AbstractCV):
-    """A CV made of a user's own function; build it with [`custom`][pysamp.colvars.custom]."""
+    """A CV made of a user's own function; build it with :func:`~pysamp.colvars.custom`."""
 
     function: _Function = eqx.field(converter=_as_function)
     atoms: type_of_points = eqx.field(converter=as_points, static=True)
@@ -305,7 +305,7 @@ def _takes_cell(function: Callable) -> bool:
 
 
 class Combination(AbstractCV):
-    """A function of other CVs; build it with ``+ - * /`` or [`combine`][pysamp.colvars.combine]."""
+    """A function of other CVs; build it with ``+ - * /`` or :func:`~pysamp.colvars.combine`."""
 
     function: _Function
     cvs: tuple[AbstractCV, ...]

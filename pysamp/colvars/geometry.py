@@ -58,7 +58,7 @@ class Displacement(AbstractCV):
     $$\Delta = r_{01}$$
 
     Use it where the direction matters as well: an ion and a channel, two sheets that slide. For one of its components
-    take [`Component`][pysamp.colvars.Component]. It jumps where the nearest image changes, so keep it away from half
+    take :class:`~pysamp.colvars.Component`. It jumps where the nearest image changes, so keep it away from half
     the box.
 
     Args:

@@ -16,7 +16,7 @@ from .base import AbstractMethod, Bias, Observation, as_cvs, as_positive, as_str
 __all__ = ["ABF", "ABFState"]
 
 N_BLOCKS = 16
-_FIRST_BLOCK = 64  # samples per block at the start; doubled whenever all blocks are full
+_FIRST_BLOCK = 64  # samples per block at the start, doubled whenever all blocks are full; a power of two, as N_BLOCKS
 
 
 class ABFState(eqx.Module):
@@ -107,7 +107,9 @@ class ABF(AbstractMethod[ABFState]):
 
     def update(self, state: ABFState, obs: Observation) -> ABFState:
         """Add the force since the last step to the bin of the last step."""
-        full = state.n_steps >= N_BLOCKS * state.block_length
+        # All blocks are full at 1024, 2048, 4096 ... steps. Said in terms of obs.step, which replicas have in common, it stays a
+        # branch when they are batched; a select would copy all sums at every step.
+        full = (obs.step >= N_BLOCKS * _FIRST_BLOCK) & (obs.step & (obs.step - 1) == 0)
         block_length = jnp.where(full, 2 * state.block_length, state.block_length)
         sums = jax.lax.cond(full, lambda: _merge_blocks(state.sums), lambda: state.sums)
         start = (jnp.maximum(state.place, 0), state.n_steps // block_length, jnp.zeros_like(state.place))

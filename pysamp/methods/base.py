@@ -132,7 +132,7 @@ class AbstractStaticBias(AbstractMethod[None]):
 def periodic_difference(xi: Any, reference: Any, periods: Sequence[float | None]) -> Any:
     """``xi - reference`` along the last axis, the nearest image where the component has a period."""
     xi, reference = jnp.asarray(xi), jnp.asarray(reference)
-    shape = jnp.broadcast_shapes(xi.shape, reference.shape)
+    shape = np.broadcast_shapes(xi.shape, reference.shape)
     difference = jnp.broadcast_to(xi, shape) - jnp.broadcast_to(reference, shape)
     if all(period is None for period in periods):
         return difference

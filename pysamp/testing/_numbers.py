@@ -25,7 +25,7 @@ _WEIGHTS = np.array([8.0, -8.0, -1.0, 1.0]) / 12.0
 
 
 def displaced(x: Any, step: float) -> Float[np.ndarray, "m *s"]:
-    """The points at which [`from_differences`][] wants a function's values: four for each entry of ``x``."""
+    """The points at which ``from_differences`` wants a function's values: four for each entry of ``x``."""
     x = np.asarray(x)
     unit = np.eye(x.size).reshape(x.size, 1, *x.shape)
     return (x + step * _OFFSETS.reshape(1, 4, *(1,) * x.ndim) * unit).reshape(-1, *x.shape)

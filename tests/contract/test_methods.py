@@ -13,7 +13,6 @@ from pysamp.colvars import DihedralAngle, Displacement, Distance
 from pysamp.methods import (
     ABF,
     AbstractMethod,
-    AbstractStaticBias,
     Bias,
     HarmonicBias,
     HarmonicWalls,
@@ -68,42 +67,39 @@ def test_contract(method):
     check_method(method, n_steps=24)
 
 
-class _Broken(AbstractStaticBias):
-    """A harmonic bias with one fault."""
+class _Broken(AbstractMethod):
+    """A static bias with one fault."""
 
     cvs: tuple = (PHI,)
 
-    def potential(self, xi):
-        return jnp.sum(1.0 - jnp.cos(xi))
+    def init(self, obs):
+        return jnp.zeros(1)
+
+    def update(self, state, obs):
+        return state
+
+    def bias(self, state, obs):
+        return Bias(1.0 - jnp.cos(obs.xi[0]), -jnp.sin(obs.xi))
 
 
 class _WrongForce(_Broken):
     def bias(self, state, obs):
-        return Bias(self.potential(obs.xi), -1.01 * jnp.sin(obs.xi))
+        return Bias(1.0 - jnp.cos(obs.xi[0]), -1.01 * jnp.sin(obs.xi))
 
 
 class _NotPeriodic(_Broken):
-    def potential(self, xi):
-        return jnp.sum(xi**2)
+    def bias(self, state, obs):
+        return Bias(jnp.sum(obs.xi**2), -2.0 * obs.xi)
 
 
 class _Grows(_Broken):
-    def init(self, obs):
-        return jnp.zeros(1)
-
     def update(self, state, obs):
         return jnp.append(state, obs.xi)
 
 
 class _DependsOnRoom(_Broken):
-    def init(self, obs):
-        return jnp.zeros(1)
-
     def reserve(self, state, n_steps):
         return jnp.zeros(n_steps)
-
-    def update(self, state, obs):
-        return state
 
     def bias(self, state, obs):
         return Bias(jnp.cos(obs.xi[0]) * state.size, jnp.sin(obs.xi) * state.size)

@@ -147,12 +147,17 @@ def hills():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_forces_and_energy_are_those_of_the_reference_platform(platform, precision):
+    """What the bias adds to OpenMM's own forces, which are the same twice to the last bit in double precision only."""
     bias = HarmonicBias([DihedralAngle([4, 3, 2, 1]), Distance([0, 3])], kspring=[80.0, 900.0], center=[0.5, 0.2])
-    reference, context = chain("Reference"), chain(platform, precision)
-    with bind(PythonForceRoute(reference), bias), tie(context, bias, platform):
-        tolerance = {"double": 1e-6, "mixed": 2e-2, "single": 2e-2}[precision]  # of bonded forces up to 1e4
-        np.testing.assert_allclose(forces_of(context), forces_of(reference), atol=tolerance, rtol=1e-5)
-        np.testing.assert_allclose(energy_of(context), energy_of(reference), rtol=1e-5)
+    added = []
+    for context in (chain("Reference"), chain(platform, precision)):
+        forces, energy = forces_of(context), energy_of(context)
+        with bind(PythonForceRoute(context), bias) if not added else tie(context, bias, platform):
+            added.append((forces_of(context) - forces, energy_of(context) - energy))
+    assert np.abs(added[0][0]).max() > 50
+    tolerance = {"double": 1e-8, "mixed": 1e-3, "single": 1e-3}[precision]
+    np.testing.assert_allclose(added[1][0], added[0][0], atol=tolerance)
+    assert added[1][1] == pytest.approx(added[0][1], abs=1e-9 if precision == "double" else 2e-3)
 
 
 def test_forces_are_the_derivatives_of_the_energy(platform):
@@ -172,14 +177,19 @@ def test_forces_are_the_derivatives_of_the_energy(platform):
 
 def test_a_run_is_that_of_the_reference_platform(platform):
     """Would find a force that is a step late, lost, or added twice; more turns than a block, and some left over."""
-    reference, context = chain("Reference"), chain(platform)
+    x = positions_of(chain("Reference"))
+    v = np.random.default_rng(3).normal(size=x.shape)
+    reference, context = (make_context(free_particles(5), name, positions=x) for name in ("Reference", platform))
+    reference.setVelocities(v)
+    context.setVelocities(v)
     with bind(PythonForceRoute(reference), hills()) as expected, tie(context, hills(), platform) as bound:
         for n in (1, 75, 32):
             rows, found = expected.run(n, log_every=1), bound.run(n, log_every=1)
-            np.testing.assert_allclose(found, rows, atol=1e-6)
-        np.testing.assert_allclose(positions_of(context), positions_of(reference), atol=1e-7)
+            np.testing.assert_allclose(found, rows, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(positions_of(context), positions_of(reference), atol=1e-10)
         assert int(bound.states[0].step) == 108
         assert context.getStepCount() == 108
+        assert np.abs(rows[0, -1, 2]) > 1.0  # the bias energy
 
 
 def test_method_state_advances_once_per_step(platform):
@@ -227,17 +237,15 @@ def test_bias_acts_on_the_same_atoms_after_sorting(platform):
 
 def test_positions_are_continuous_across_the_box(platform):
     """An atom that flies round the box several times; OpenMM moves it back each time it sorts."""
-    context = fluid(platform, "mixed")
+    context = fluid(platform, "mixed", integrator=langevin(friction=0.0))
     velocities = velocities_of(context) + np.array([2.0, 0.0, -1.0])
     context.setVelocities(velocities)
-    cvs = [Component([5], axis=0), Component([5], axis=2), DihedralAngle([5, 6, 7, 8])]
+    cvs = [Component([5], axis=0), Component([5], axis=2)]
     with tie(context, Unbiased(cvs), platform) as bound:
         rows = np.concatenate([bound.run(500, log_every=1)[0] for _ in range(6)])
         jumps = np.abs(np.diff(rows[:, 1:3], axis=0)).max()
         assert jumps < 0.05
         assert np.abs(rows[-1, 1] - rows[0, 1]) > 2.4  # the box
-        turned = np.diff(rows[:, 3])
-        assert np.abs(turned - 2 * np.pi * np.round(turned / (2 * np.pi))).max() < 0.5
         if platform == "OpenCL":
             assert bound._hook.n_moved > 0
 
@@ -276,35 +284,19 @@ def test_biased_harmonic_well(platform, precision):
 
 
 def test_a_barostat_accepts_with_the_bias_energy(platform):
-    """The same bias by OpenMM's own bond and by pysamp: with equal random numbers, the same volumes."""
-
-    def context_with(bond):
+    """With equal random numbers, the same volumes as through PythonForce; the bias alone decides on some of them."""
+    volumes = []
+    for route in (PythonForceRoute, None):
         barostat = openmm.MonteCarloBarostat(50.0, 300.0, 2)
         barostat.setRandomNumberSeed(11)
         context = fluid(platform, barostat=barostat, integrator=langevin(friction=0.0, timestep=0.001))
-        if bond:
-            force = openmm.HarmonicBondForce()
-            force.setUsesPeriodicBoundaryConditions(True)
-            force.addBond(0, 100, 1.0, 5000.0)
-            context.getSystem().addForce(force)
-        return context
-
-    def volume(context):
-        return context.getState().getPeriodicBoxVolume()._value
-
-    expected = context_with(bond=True)
-    expected.reinitialize(preserveState=True)
-    volumes = []
-    for _ in range(10):
-        expected.getIntegrator().step(10)
-        volumes.append(volume(expected))
-    assert len(set(volumes)) > 3
-    context = context_with(bond=False)
-    bias = HarmonicBias([Distance([0, 100])], kspring=5000.0, center=1.0)
-    with tie(context, bias, platform) as bound:
-        for value in volumes:
-            bound.run(10)
-            assert volume(context) == pytest.approx(value, rel=1e-7)
+        bias = HarmonicBias([Distance([0, 100])], kspring=5000.0, center=1.0)
+        with bind(route(context), bias) if route else tie(context, bias, platform) as bound:
+            for _ in range(10):
+                bound.run(10)
+                volumes.append(context.getState().getPeriodicBoxVolume()._value)
+    assert len(set(volumes[:10])) > 3
+    np.testing.assert_allclose(volumes[10:], volumes[:10], rtol=1e-7)
 
 
 def test_a_bias_that_is_not_finite_stops_the_run(platform):
@@ -345,14 +337,22 @@ def test_closing_restores(platform):
 
 
 def test_an_error_of_the_engine_is_told(platform):
-    """OpenMM notices coordinates that are not numbers when it sorts the atoms."""
-    context = fluid(platform, integrator=langevin(friction=0.0))
-    with tie(context, Unbiased([Distance([0, 1])]), platform) as bound:
-        velocities = velocities_of(context)
-        velocities[7] = 1e300
-        context.setVelocities(velocities)
-        with pytest.raises(SimulationError, match="NaN"):
-            bound.run(600)
+    """Here from a user's own Python, which OpenMM calls in the middle of the compiled loop."""
+
+    def compute(state):
+        if state.getStepCount() == 40:
+            raise ValueError("forty")
+        return 0.0, np.zeros((5, 3))
+
+    context = chain(platform)
+    context.getSystem().addForce(openmm.PythonForce(compute))
+    context.reinitialize(preserveState=True)
+    with tie(context, hills(), platform) as bound:
+        bound.run(33)
+        with pytest.raises(SimulationError, match="step 39: .*forty"):
+            bound.run(100)
+        context.setStepCount(50)
+        bound.run(5)  # and nothing is broken
 
 
 def test_time_units_are_openmm_s(platform):

@@ -69,13 +69,15 @@ def dimer(integrator: Any = None, *, platform: str = "Reference", velocities: bo
     return result
 
 
-def gas_system(n: int = 8, *, length: float = 2.0, epsilon: float = 1.0, barostat: int = 0, mass: float = 40.0) -> Any:
+def gas_system(
+    n: int = 8, *, length: float = 2.0, epsilon: float = 1.0, barostat: int = 0, mass: float = 40.0, cutoff: float = 0.8
+) -> Any:
     """Argon, or an ideal gas with epsilon=0; with a Monte Carlo barostat every so many steps."""
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors([length, 0, 0], [0, length, 0], [0, 0, length])
     nonbonded = openmm.NonbondedForce()
     nonbonded.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
-    nonbonded.setCutoffDistance(0.8)
+    nonbonded.setCutoffDistance(cutoff)
     nonbonded.setUseDispersionCorrection(False)
     for _ in range(n):
         system.addParticle(mass)
@@ -151,7 +153,9 @@ def alanine(platform: str = "Reference", *, integrator: Any = None) -> Any:
     return simulation
 
 
-def well(integrator: Any, *, n: int = 16, kspring: float = 1.0, platform: str = "Reference") -> Any:
+def well(
+    integrator: Any, *, n: int = 16, kspring: float = 1.0, platform: str = "Reference", extra: Sequence[Any] = ()
+) -> Any:
     """Independent particles of mass 1, each in a harmonic well."""
     system = openmm.System()
     force = openmm.CustomExternalForce("0.5*k*(x^2+y^2+z^2)")
@@ -159,7 +163,8 @@ def well(integrator: Any, *, n: int = 16, kspring: float = 1.0, platform: str = 
     for i in range(n):
         system.addParticle(1.0)
         force.addParticle(i, [])
-    system.addForce(force)
+    for added in (force, *extra):
+        system.addForce(added)
     result = context(system, integrator, np.random.default_rng(0).normal(size=(n, 3)), platform)
     result.setVelocitiesToTemperature(1.0 / KB, 1)
     return result
