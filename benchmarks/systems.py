@@ -40,7 +40,7 @@ def water(platform: str = "CPU") -> app.Simulation:
     return simulation
 
 
-def cheap(n_particles: int = 1_000_000, platform: str = "CPU") -> app.Simulation:
+def cheap(n_particles: int = 1_000_000, platform: str = "CPU") -> openmm.Context:
     """Many particles without forces: whatever grows with the size of the system shows."""
     system = openmm.System()
     for _ in range(n_particles):

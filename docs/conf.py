@@ -32,6 +32,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # a property that is also listed under "Attributes:" is described once
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # jaxtyping's "*shape" would be taken for emphasis
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"

@@ -9,7 +9,9 @@ phi > 0 with its standard error, and what the bias costs per step.
 import argparse
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import openmm
@@ -47,7 +49,7 @@ def metadynamics() -> Metadynamics:
     )
 
 
-def microseconds_per_step(step: object, n_steps: int) -> float:
+def microseconds_per_step(step: Callable[[int], Any], n_steps: int) -> float:
     """Wall time of one step, over ``n_steps``."""
     start = time.perf_counter()
     step(n_steps)
@@ -69,7 +71,7 @@ def overhead(platform: str, n_steps: int = 20_000, repeats: int = 5) -> tuple[fl
 
 def main() -> None:
     """Run the example."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--steps", type=int, default=2_000_000, help="MD steps of 2 fs (default 2000000)")
     parser.add_argument(
         "--platform", default="Reference", help="OpenMM platform; small systems are fastest on Reference"

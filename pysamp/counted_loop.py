@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from .loop import AbstractEngine, Log, Loop, take_turn
+from .loop import AbstractEngine, Engine, Log, Loop, take_turn
 from .sampler import Sampler, SamplerState
 
 __all__ = ["run_counted"]
@@ -20,9 +20,7 @@ __all__ = ["run_counted"]
 _BLOCK = 32  # turns of one compiled call; what is left over is done in calls of one
 
 
-def run_counted(
-    loop: Loop, engine: AbstractEngine, *, n_steps: int, log_every: int, turns_left: Callable[[], int]
-) -> AbstractEngine:
+def run_counted(loop: Loop, engine: Engine, *, n_steps: int, log_every: int, turns_left: Callable[[], int]) -> Engine:
     """Run an engine until it has finished, and return it; its arrays are donated.
 
     A turn after the engine has finished does no harm: the engine hands over FINISHED, which changes nothing.
@@ -57,7 +55,14 @@ def _begin(engine: AbstractEngine) -> tuple[AbstractEngine, Any]:
 
 @partial(jax.jit, static_argnames=("n_turns",), donate_argnames=("state", "engine", "handed", "log"))
 def _run_turns(
-    sampler: Sampler, state: SamplerState, engine: AbstractEngine, handed: Any, log: Log, log_every: Array, *, n_turns: int
+    sampler: Sampler,
+    state: SamplerState,
+    engine: AbstractEngine,
+    handed: Any,
+    log: Log,
+    log_every: Array,
+    *,
+    n_turns: int,
 ) -> tuple[SamplerState, AbstractEngine, Any, Log]:
     Loop.n_traces += 1
 

@@ -55,9 +55,9 @@ def save(run: Any, path: str | os.PathLike) -> None:
         >>> def generate_context():
         ...     return toy.Simulation(lambda x: 0.5 * jnp.sum(x**2), [[0.0, 0.0, 0.0]])
         >>> run = pysamp.run(Unbiased(Component([0], axis=0)), generate_context, 100, progress=False)
-        >>> pysamp.save(run, "/tmp/example.nc")
-        >>> pysamp.load("/tmp/example.nc").methods[0].labels
-        ('Component(0, axis=0)',)
+        >>> pysamp.save(run, "example.nc")
+        >>> pysamp.load("example.nc").methods[0].labels
+        ('Component(0).x',)
     """
     if not isinstance(run, Run):
         raise InvalidInputError(f"save needs a run, as pysamp.run(...) returns it; got {run!r}.")
@@ -124,7 +124,7 @@ def load(path: str | os.PathLike, method: Any = None) -> Run:
         methods=run_methods,
         states=[from_arrays(template, _arrays(tree[f"states/{r}"])) for r in range(n_replicas)],
         snapshots=[_snapshot(_arrays(tree[f"snapshots/{r}"])) for r in range(n_replicas)],
-        log=tree["log"].to_dataset(inherit=False),
+        log=tree.children["log"].to_dataset(inherit=False),
         kT=float(tree.attrs["kT"]),
         timestep=float(tree.attrs["timestep"]),
         attributes=json.loads(tree.attrs["attributes"]),
@@ -172,7 +172,7 @@ _CLASSES: Mapping[str, type] = {
 }
 
 
-class _CannotStore(Exception):
+class _CannotStoreError(Exception):
     """Something is not made of numbers, text and pysamp's own classes."""
 
 
@@ -182,7 +182,7 @@ def _encode_methods(run_methods: Sequence[AbstractMethod]) -> tuple[list, dict[s
     for item in run_methods:
         try:
             definition.append(_encode(item, arrays))
-        except _CannotStore:
+        except _CannotStoreError:
             definition.append({"unknown": type(item).__name__})
     return definition, arrays
 
@@ -200,7 +200,7 @@ def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         before = dict(arrays)
         try:
             parts = {field.name: _encode(getattr(value, field.name), arrays) for field in fields(value)}
-        except _CannotStore:
+        except _CannotStoreError:
             arrays.clear()
             arrays.update(before)
         else:
@@ -210,7 +210,7 @@ def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
             atoms=value.atoms, period=value.period, stored_name=value.name, component_names=value.component_names
         )
         return _encode(stored, arrays)
-    raise _CannotStore
+    raise _CannotStoreError
 
 
 def _decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -226,11 +226,15 @@ def _decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return _Unknown(value["unknown"])
     kind = _CLASSES.get(value["class"])
     if kind is None:
-        raise CheckpointError(f"The file names the class {value['class']!r}, which this version of pysamp does not have.")
+        raise CheckpointError(
+            f"The file names the class {value['class']!r}, which this version of pysamp does not have."
+        )
     result = object.__new__(kind)  # the parameters were checked when the object was made
     for field in fields(kind):
         if field.name not in value["fields"]:
-            raise CheckpointError(f"The file's {kind.__name__} has no {field.name}: it is of another version of pysamp.")
+            raise CheckpointError(
+                f"The file's {kind.__name__} has no {field.name}: it is of another version of pysamp."
+            )
         object.__setattr__(result, field.name, _decode(value["fields"][field.name], arrays))
     return result
 
@@ -243,7 +247,9 @@ def _dataset(arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
 
 
 def _arrays(node: Any) -> dict[str, np.ndarray]:
-    return {str(name): np.asarray(variable.values) for name, variable in node.to_dataset(inherit=False).variables.items()}
+    return {
+        str(name): np.asarray(variable.values) for name, variable in node.to_dataset(inherit=False).variables.items()
+    }
 
 
 def _state_template(run_methods: Sequence[AbstractMethod]) -> SamplerState:
@@ -264,4 +270,4 @@ def _state_template(run_methods: Sequence[AbstractMethod]) -> SamplerState:
 
 def _snapshot(arrays: Mapping[str, np.ndarray]) -> Snapshot:
     parts = {field.name: arrays.get(field.name) for field in fields(Snapshot)}
-    return Snapshot(**{**parts, "step": int(parts["step"])})
+    return Snapshot(**{**parts, "step": int(arrays["step"])})

@@ -145,7 +145,9 @@ def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
         return function(kept, carried)
     inputs, structure = jax.tree.flatten((kept, carried))
     n_kept = len(jax.tree.leaves(kept))
-    closed, shapes = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(structure, flat)), return_shape=True)(*inputs)
+    closed, shapes = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(structure, flat)), return_shape=True)(
+        *inputs
+    )
     place = {id(variable): i for i, variable in enumerate(closed.jaxpr.invars)}
     unchanged = {*range(n_kept), *(place[id(v)] for v in closed.jaxpr.outvars if id(v) in place)}
     outputs: list = [
@@ -178,8 +180,27 @@ def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
 # What XLA (jaxlib 0.10.1) has no code for within one function; found by trying. Matrix products are missing here: it has code
 # for small ones.
 _LISTS_OF_KERNELS = frozenset(
-    "approx_top_k cholesky eig eigh ffi_call fft geqrf householder_product io_callback lu pure_callback qr schur "
-    "select_and_scatter_add sort svd top_k triangular_solve tridiagonal_solve".split()
+    [
+        "approx_top_k",
+        "cholesky",
+        "eig",
+        "eigh",
+        "ffi_call",
+        "fft",
+        "geqrf",
+        "householder_product",
+        "io_callback",
+        "lu",
+        "pure_callback",
+        "qr",
+        "schur",
+        "select_and_scatter_add",
+        "sort",
+        "svd",
+        "top_k",
+        "triangular_solve",
+        "tridiagonal_solve",
+    ]
 )
 
 
@@ -187,7 +208,9 @@ def _can_be_one_function(jaxpr: Any) -> bool:
     """Whether there is nothing in it of which XLA is known to have no code within one function."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
-        if name in _LISTS_OF_KERNELS or (name.startswith("scatter") and math.prod(equation.invars[1].aval.shape[:-1]) > 1):
+        if name in _LISTS_OF_KERNELS or (
+            name.startswith("scatter") and math.prod(equation.invars[1].aval.shape[:-1]) > 1
+        ):
             return False
         for value in equation.params.values():
             for item in value if isinstance(value, tuple | list) else (value,):
@@ -199,7 +222,14 @@ def _can_be_one_function(jaxpr: Any) -> bool:
 
 @partial(jax.jit, static_argnames=("batched", "fuse"), donate_argnames=("state", "engine", "log"))
 def _run_loop(
-    sampler: Sampler, state: SamplerState, engine: AbstractEngine, log: Log, log_every: Array, *, batched: bool, fuse: bool
+    sampler: Sampler,
+    state: SamplerState,
+    engine: AbstractEngine,
+    log: Log,
+    log_every: Array,
+    *,
+    batched: bool,
+    fuse: bool,
 ) -> tuple[SamplerState, AbstractEngine, Log]:
     Loop.n_traces += 1
 
@@ -215,7 +245,9 @@ def _run_loop(
         state, log, forces = as_one_function(turn, kept, carried) if fuse else turn(kept, carried)
         return (state, log, *engine.advance(forces))
 
-    state, log, engine, _ = jax.lax.while_loop(lambda carry: engine.is_running(carry[3]), body, (state, log, *engine.begin()))
+    state, log, engine, _ = jax.lax.while_loop(
+        lambda carry: engine.is_running(carry[3]), body, (state, log, *engine.begin())
+    )
     return state, engine, log
 
 

@@ -140,7 +140,10 @@ class _Momenta(eqx.Module):
             second = _take(particles.positions, tuple(b for _, b in cluster))
             bond = cell.displacement(first, second)
             coupling = jnp.stack(
-                [jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i][None], axis=-1) for i, (a, b) in enumerate(cluster)]
+                [
+                    jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i][None], axis=-1)
+                    for i, (a, b) in enumerate(cluster)
+                ]
             )
             reaction = _solve(self._metric(cluster, bond, inverse_masses), coupling)
             inverse_mass = inverse_mass - jnp.sum(coupling[:, :, None] * reaction[:, None, :], axis=0)
@@ -397,9 +400,7 @@ class Sampler(eqx.Module):
                 pullbacks.append(lambda force, p=pullback: p(force)[0])
             key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), i)
             timestep = self.timestep if self.momentum_timestep is None else self.momentum_timestep
-            observations.append(
-                Observation(xi, state.step, jnp.asarray(self.kT), key, momentum, jnp.asarray(timestep))
-            )
+            observations.append(Observation(xi, state.step, jnp.asarray(self.kT), key, momentum, jnp.asarray(timestep)))
         return observations, pullbacks
 
     @staticmethod

@@ -35,7 +35,7 @@ def solve_wham(
         $p_s$, normalised, and $f_b$.
 
     Raises:
-        SimulationError: if the equations cannot be solved.
+        SimulationError: if some biases share no samples with the others, or the equations cannot be solved.
 
     References:
         Kumar et al., J. Comput. Chem. 13, 1011 (1992), doi 10.1002/jcc.540130812.
@@ -58,6 +58,8 @@ def solve_wham(
         ratio = weights / denominator
         expected = factors * (boltzmann @ ratio)
         if np.abs(expected - n).max() < tolerance * total:
+            if start is None:
+                _check_overlap(factors[:, None] * boltzmann * (np.sqrt(weights) / denominator), n)
             p, solution = np.zeros(len(samples)), np.zeros(len(counts))
             p[seen], solution[used] = ratio, f + shift
             return p / p.sum(), solution
@@ -74,6 +76,17 @@ def solve_wham(
         while objective(f + step) > before + 1e-12 * total and np.abs(step).max() > 1e-12:
             step *= 0.5
         f = f + step
-    raise SimulationError(
-        "The free energies of the biases do not converge: do their samples overlap at all? Run longer."
-    )
+    raise SimulationError(_NO_OVERLAP)
+
+
+_NO_OVERLAP = (
+    "Some of the biases share no samples with the others, so their free energies cannot be joined: put windows closer together, "
+    "make them softer, or run longer."
+)
+
+
+def _check_overlap(responsibility: Float[np.ndarray, "b s"], n: Float[np.ndarray, " b"]) -> None:
+    """Raise unless at least about one sample links any two parts of the biases: the second eigenvalue of their Laplacian."""
+    overlap = responsibility @ responsibility.T / np.sqrt(np.outer(n, n))
+    if len(n) > 1 and (1.0 - np.linalg.eigvalsh(overlap)[-2]) * n.sum() < 1.0:
+        raise SimulationError(_NO_OVERLAP)

@@ -4,6 +4,9 @@
 platform; return ``PythonForceRoute(simulation)`` to insist on the one that needs no compiled extension.
 """
 
+# OpenMM has no types, and what is inferred from its sources is often wrong.
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportArgumentType=false, reportReturnType=false
+
 import importlib
 import logging
 import math
@@ -108,9 +111,9 @@ def _momentum_timestep(context: openmm.Context, integrator: openmm.Integrator, t
     return timestep * 0.5 * (1.0 + math.exp(-rate * timestep))
 
 
-def _positions(context: openmm.Context, **options: bool) -> openmm.State:
+def _check_positions(context: openmm.Context) -> None:
     try:
-        return context.getState(getPositions=True, **options)
+        context.getState(getForces=True, groups=0)  # none of them: OpenMM does no more than look
     except openmm.OpenMMException as error:
         raise InvalidInputError(
             f"OpenMM says: {error}. Call simulation.context.setPositions(...) in generate_context, before returning."
@@ -127,12 +130,14 @@ def _describe(simulation: Any) -> System:
             f"{name.replace('Variable', '').replace('LangevinI', 'LangevinMiddleI')}(...)."
         )
     if isinstance(integrator, openmm.RPMDIntegrator):
-        raise UnsupportedError("RPMDIntegrator simulates many copies of the particles; the bias would act on one of them.")
-    state = _positions(context)
+        raise UnsupportedError(
+            "RPMDIntegrator simulates many copies of the particles; the bias would act on one of them."
+        )
+    _check_positions(context)
     n = system.getNumParticles()
     timestep = integrator.getStepSize().value_in_unit(unit.picosecond)
     periodic = system.usesPeriodicBoundaryConditions()
-    box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+    box = context.getState().getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
     cell = Cell.of(box) if periodic else Cell()
     flexible = any(isinstance(force, openmm.MonteCarloFlexibleBarostat) for force in system.getForces())
     constraints = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
@@ -251,7 +256,7 @@ class OpenMMBound(Bound):
     def _add_force(self) -> None:
         raise NotImplementedError
 
-    def _device(self) -> jax.Device | None:
+    def _device(self) -> Any:
         """Where the sampler runs: on the host, also where JAX has a GPU."""
         prefer_synchronous_dispatch()  # before JAX is asked anything
         return None if jax.default_backend() == "cpu" else jax.local_devices(backend="cpu")[0]
@@ -276,7 +281,9 @@ class OpenMMBound(Bound):
         if seed is None:
             context.reinitialize(preserveState=True)
             return
-        state = context.getState(getPositions=True, getVelocities=True, getParameters=True, getIntegratorParameters=True)
+        state = context.getState(
+            getPositions=True, getVelocities=True, getParameters=True, getIntegratorParameters=True
+        )
         generators = [*_integrators(self._integrator), *self._engine_system.getForces()]
         generators = [g for g in generators if hasattr(g, "setRandomNumberSeed")]
         before = [g.getRandomNumberSeed() for g in generators]
@@ -309,8 +316,8 @@ class OpenMMBound(Bound):
             n_seen = int(self._loop.state.step) - before
         if n_seen != n_steps:
             raise SimulationError(
-                f"OpenMM did {n_steps} steps, but asked for the forces of the bias in {n_seen} of them: the bias has not acted as "
-                f"it should. {type(self._integrator).__name__} must use the forces of group {_force_group(self._integrator)} in "
+                f"OpenMM did {n_steps} steps, but asked for the forces of the bias in {n_seen} of them: the bias has not acted "
+                f"as it should. {type(self._integrator).__name__} must use the forces of group {_force_group(self._integrator)} in "
                 "every step."
             )
         return rows
@@ -340,7 +347,7 @@ class OpenMMBound(Bound):
 
     def snapshots(self) -> list[Snapshot]:
         """Positions, velocities, box, step, and OpenMM's own checkpoint."""
-        state = _positions(self._context, getVelocities=True)
+        state = self._context.getState(getPositions=True, getVelocities=True)
         return [
             Snapshot(
                 positions=np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)),
@@ -474,7 +481,7 @@ class NativeBound(OpenMMBound):
         cause = None
         try:
             self._loop.run(engine, log_every)
-        except Exception as error:  # noqa: BLE001 - the engine must be left in a clean state whatever XLA raises
+        except Exception as error:
             cause = error
         finally:
             message, not_finite = self._hook.finish()
@@ -545,7 +552,7 @@ class PythonForceBound(OpenMMBound):
         self._callback.start(log_every)
         try:
             self._integrator.step(n_steps)
-        except Exception as error:  # noqa: BLE001 - OpenMM wraps whatever was raised in the callback
+        except Exception as error:
             failure = error
         finally:
             self._callback.finish()

@@ -166,9 +166,13 @@ class DeviceBound(OpenMMBound):
             raise UnsupportedError(f"the compiled extension {cls.module} is not there ({error})") from error
         built, found = extension.openmm_version, openmm.Platform.getOpenMMVersion()
         if built != found:
-            raise UnsupportedError(f"it was built for OpenMM {built} and this is {found}; reinstall pysamp to build it again")
+            raise UnsupportedError(
+                f"it was built for OpenMM {built} and this is {found}; reinstall pysamp to build it again"
+            )
         if extension.library_address() != int(openmm.Platform.getPlatformByName("Reference").this):
-            raise UnsupportedError("it loads another copy of OpenMM than 'import openmm'; reinstall pysamp to build it again")
+            raise UnsupportedError(
+                "it loads another copy of OpenMM than 'import openmm'; reinstall pysamp to build it again"
+            )
         if cls.target not in _REGISTERED:
             jax.ffi.register_ffi_target(cls.target, extension.advance_target(), platform=cls.ffi_platform)
             _REGISTERED.add(cls.target)
@@ -201,7 +205,7 @@ class DeviceBound(OpenMMBound):
                 log_every=log_every,
                 turns_left=lambda: hook.turns_left(n_steps, n_before),
             )
-        except Exception as error:  # noqa: BLE001 - the engine must be left in a clean state whatever XLA raises
+        except Exception as error:
             cause = error
         finally:
             message, not_finite = hook.finish()

@@ -49,8 +49,8 @@ class Simulation:
         >>> def generate_context():
         ...     return toy.Simulation(lambda x: 0.5 * jnp.sum(x**2), [[0.0, 0.0, 0.0]], timestep=0.1)
         >>> run = pysamp.run(Unbiased([Component([0], axis=0)]), generate_context, 100, log_every=10, progress=False)
-        >>> dict(run.log.sizes)
-        {'replica': 1, 'sample': 10, 'cv': 1}
+        >>> run.log.step.values
+        array([ 0, 10, 20, 30, 40, 50, 60, 70, 80, 90])
 
     References:
         Zhang, Liu, Yan, Tuckerman & Liu, J. Phys. Chem. A 123, 6056 (2019), doi 10.1021/acs.jpca.9b02771.
@@ -211,9 +211,13 @@ class ToyBound(Bound):
 
     @property
     def arrays(self) -> Mapping[str, Array]:
-        """Positions, velocities and masses of all replicas, and the potential's forces."""
+        """Positions, velocities and masses of all replicas, and the forces of potential and bias."""
+        atoms = np.asarray(self.sampler.atoms)
         with jax.enable_x64(True):
             forces = -jax.vmap(jax.grad(self._engine.potential))(self._engine.x)
+            for r, (state, snapshot) in enumerate(zip(self.states, self.snapshots(), strict=True)):
+                bias = self.sampler.evaluate(state, self.sampler.particles(snapshot))
+                forces = forces.at[r, atoms].add(bias.forces)
         return {
             "positions": self._engine.x,
             "velocities": self._engine.v,
@@ -258,7 +262,10 @@ class ToyBound(Bound):
     def close(self) -> None:
         """Write the last positions and velocities to the user's simulations."""
         for simulation, snapshot in zip(self._simulations, self.snapshots(), strict=True):
-            simulation.positions, simulation.velocities = np.asarray(snapshot.positions), np.asarray(snapshot.velocities)
+            simulation.positions, simulation.velocities = (
+                np.asarray(snapshot.positions),
+                np.asarray(snapshot.velocities),
+            )
             simulation.step = int(snapshot.step)
 
 

@@ -53,7 +53,9 @@ def check_method(
 
 
 class _Check:
-    def __init__(self, method: AbstractMethod, xi: Float[np.ndarray, "m n"], momenta: Float[np.ndarray, "m n"], kT: float):
+    def __init__(
+        self, method: AbstractMethod, xi: Float[np.ndarray, "m n"], momenta: Float[np.ndarray, "m n"], kT: float
+    ):
         self.method, self.xi, self.momenta, self.kT = method, xi, momenta, kT
         self.name = type(method).__name__
 

@@ -1,4 +1,4 @@
-"""OpenMM with its particles on a device: on CUDA with ``./run-tests -m gpu``, and the same code on OpenCL, which runs on CPUs too.
+"""OpenMM with its particles on a device: on CUDA with ``./run-tests -m gpu``, the same code on OpenCL, on CPUs too.
 
 For OpenCL: an OpenCL runtime, ``cmake -S native -B build -DPYSAMP_OPENCL_TEST=ON``, ``cmake --build build``, and
 PYSAMP_OPENCL_TEST=build in the environment.
@@ -6,7 +6,6 @@ PYSAMP_OPENCL_TEST=build in the environment.
 
 import os
 import sys
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +37,10 @@ class OpenCLBound(DeviceBound):
     module = "_openmm_opencl"
     target = "pysamp_openmm_opencl_advance"
     ffi_platform = "cpu"
-    arrays: ClassVar = {}
+
+    @property
+    def arrays(self):
+        return {}
 
 
 BOUNDS = {"CUDA": CudaBound, "OpenCL": OpenCLBound}
@@ -142,7 +144,9 @@ def energy_of(context):
 
 def hills():
     grid = Grid((-np.pi,), (np.pi,), (50,), periodic=True)
-    return Metadynamics([DihedralAngle([0, 1, 2, 3])], height=2.0, sigma=0.3, stride=5, grid=grid, bias_factor=8.0, kT=KT)
+    return Metadynamics(
+        [DihedralAngle([0, 1, 2, 3])], height=2.0, sigma=0.3, stride=5, grid=grid, bias_factor=8.0, kT=KT
+    )
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -228,11 +232,11 @@ def test_atoms_are_found_after_openmm_has_sorted_them(platform, precision):
 def test_bias_acts_on_the_same_atoms_after_sorting(platform):
     """The bias drags atom 100 through the fluid; on another atom it would not."""
     context = fluid(platform, "mixed")
-    start = positions_of(context)[100]
-    bias = HarmonicBias([Component([100], axis=k) for k in range(3)], kspring=1e4, center=start + [0.3, 0.0, 0.2])
+    target = positions_of(context)[100] + np.array([0.3, 0.0, 0.2])
+    bias = HarmonicBias([Component([100], axis=k) for k in range(3)], kspring=1e4, center=target)
     with tie(context, bias, platform) as bound:
         bound.run(1500)
-        assert np.abs(positions_of(context)[100] - start - [0.3, 0.0, 0.2]).max() < 0.1
+        assert np.abs(positions_of(context)[100] - target).max() < 0.1
 
 
 def test_positions_are_continuous_across_the_box(platform):
@@ -303,9 +307,9 @@ def test_a_bias_that_is_not_finite_stops_the_run(platform):
     context = make_context(free_particles(1), platform, positions=np.zeros((1, 3)))
     context.setVelocities([[1.0, 0.0, 0.0]])
     cv = custom(lambda x: jnp.where(x[0, 0] > 0.1, jnp.nan, x[0, 0]), atoms=[0])  # from the 51st step on
-    with tie(context, HarmonicBias([cv], kspring=0.0, center=0.0), platform) as bound:
-        with pytest.raises(SimulationError, match=r"step 5[01].* nan"):
-            bound.run(100)
+    bias = HarmonicBias([cv], kspring=0.0, center=0.0)
+    with tie(context, bias, platform) as bound, pytest.raises(SimulationError, match=r"step 5[01].* nan"):
+        bound.run(100)
 
 
 def test_several_simulations_at_once_and_one_compilation(platform):
@@ -349,7 +353,7 @@ def test_an_error_of_the_engine_is_told(platform):
     context.reinitialize(preserveState=True)
     with tie(context, hills(), platform) as bound:
         bound.run(33)
-        with pytest.raises(SimulationError, match="step 39: .*forty"):
+        with pytest.raises(SimulationError, match=r"step 39: .*forty"):
             bound.run(100)
         context.setStepCount(50)
         bound.run(5)  # and nothing is broken

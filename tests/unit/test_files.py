@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,8 @@ def test_a_loaded_run_is_the_saved_one(tmp_path):
     ):
         np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
     assert loaded.methods[0].labels == run.methods[0].labels
-    assert loaded.methods[0].grid.periodic == (False,)
+    method: Any = loaded.methods[0]
+    assert method.grid.periodic == (False,)
     assert (loaded.kT, loaded.timestep) == (run.kT, run.timestep)
     assert loaded.attributes["seed"] == 3
 
@@ -111,5 +113,3 @@ def test_what_is_not_a_run_is_refused(tmp_path):
         pysamp.load(tmp_path / "text.nc")
     with pytest.raises(pysamp.CheckpointError, match="could not be written"):
         pysamp.save(a_run(METHODS[1]), tmp_path / "no" / "folder" / "run.nc")
-
-

@@ -69,15 +69,13 @@ def dimer(integrator: Any = None, *, platform: str = "Reference", velocities: bo
     return result
 
 
-def gas_system(
-    n: int = 8, *, length: float = 2.0, epsilon: float = 1.0, barostat: int = 0, mass: float = 40.0, cutoff: float = 0.8
-) -> Any:
+def gas_system(n: int = 8, *, length: float = 2.0, epsilon: float = 1.0, barostat: int = 0, mass: float = 40.0) -> Any:
     """Argon, or an ideal gas with epsilon=0; with a Monte Carlo barostat every so many steps."""
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors([length, 0, 0], [0, length, 0], [0, 0, length])
     nonbonded = openmm.NonbondedForce()
     nonbonded.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
-    nonbonded.setCutoffDistance(cutoff)
+    nonbonded.setCutoffDistance(0.8)
     nonbonded.setUseDispersionCorrection(False)
     for _ in range(n):
         system.addParticle(mass)
@@ -131,7 +129,9 @@ def water(platform: str = "Reference", *, n: int = 4) -> Any:
     modeller = app.Modeller(app.Topology(), [] * unit.nanometer)
     modeller.addSolvent(model, model="tip4pew", numAdded=n)
     modeller.topology.setUnitCellDimensions(openmm.Vec3(2.0, 2.0, 2.0))
-    system = model.createSystem(modeller.topology, nonbondedMethod=app.CutoffPeriodic, nonbondedCutoff=0.8, rigidWater=True)
+    system = model.createSystem(
+        modeller.topology, nonbondedMethod=app.CutoffPeriodic, nonbondedCutoff=0.8, rigidWater=True
+    )
     system.setDefaultPeriodicBoxVectors([2.0, 0, 0], [0, 2.0, 0], [0, 0, 2.0])
     result = context(system, langevin(), modeller.positions, platform)
     result.applyConstraints(1e-8)

@@ -149,7 +149,7 @@ def test_mean_force_of_an_angle_between_rigid_bonds(systems):
 
     Would catch momenta without the constraints' part, which differ by more than 10 % here: see the last lines.
     """
-    masses, n = (1.0, 12.0, 4.0), 2
+    masses, n = (8.0, 2.0, 8.0), 2
     context = rigid_angle(systems, masses, n=n)
     method = MeanForces(tuple(Angle([3 * i, 3 * i + 1, 3 * i + 2]) for i in range(n)), 0.9, 2.5)
 

@@ -161,7 +161,7 @@ def test_outside_the_grid():
         ({"grid": Grid(-pi, pi, 8, periodic=True)}, r"Use shape=\(63,\) or finer"),
         ({"cvs": X, "grid": Grid(-1.0, 1.0, 64, periodic=True)}, "say periodic=False"),
     ],
-    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_bad_input(options, says):
     arguments = {"cvs": PHI, "height": 1.0, "sigma": 0.2, "stride": 10, **options}
@@ -170,5 +170,6 @@ def test_bad_input(options, says):
 
 
 def test_misspelt_options_are_errors():
+    misspelt: dict = {"bias_facto": 5}
     with pytest.raises(TypeError, match="bias_facto"):
-        Metadynamics(X, height=1.0, sigma=0.2, stride=10, **{"bias_facto": 5})
+        Metadynamics(X, height=1.0, sigma=0.2, stride=10, **misspelt)
