@@ -18,8 +18,16 @@ setup() {
         }
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
     fi
-    env -u VIRTUAL_ENV "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" \
-        --constraint constraints.txt --build-constraint constraints.txt --editable ".[$1]"
+    # uv builds an editable package again at every call; so only where something that matters has changed.
+    sources="$(find pyproject.toml constraints.txt native -type f -print | LC_ALL=C sort | tr '\n' '\0' | xargs -0 cksum)"
+    wanted="$PWD CXX=${CXX:-} CUDA=${PYSAMP_CUDA:-} REQUIRE=${PYSAMP_REQUIRE_NATIVE:-} $sources"
+    stamp="$venv/pysamp-$1.stamp"
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+        rm -f "$venv"/pysamp-*.stamp
+        env -u VIRTUAL_ENV "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" \
+            --constraint constraints.txt --build-constraint constraints.txt --editable ".[$1]" || return 1
+        printf '%s\n' "$wanted" >"$stamp"
+    fi
 }
 
 # True where the native extension is installed.

@@ -6,8 +6,9 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import LinearOperator, cg, spilu, splu
+from scipy.sparse.linalg import cg, splu
 
+from ..errors import SimulationError
 from ..grids import Grid
 
 __all__ = ["GradientIntegrator"]
@@ -122,10 +123,12 @@ def _solver(matrix: sp.csc_array, n_dims: int) -> Callable[[np.ndarray], np.ndar
     if n_dims < 3 or reduced.shape[0] <= _DIRECT:
         solve = splu(reduced, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve
     else:
-        incomplete = spilu(reduced, drop_tol=1e-3, fill_factor=8)
-        preconditioner = LinearOperator(reduced.shape, incomplete.solve)
+        preconditioner = sp.diags_array(1.0 / reduced.diagonal())
 
         def solve(right: np.ndarray) -> np.ndarray:
-            return cg(reduced, right, rtol=1e-8, M=preconditioner, maxiter=5000)[0]
+            solution, n_iterations = cg(reduced, right, rtol=1e-8, M=preconditioner, maxiter=20_000)
+            if n_iterations:
+                raise SimulationError("The mean force could not be integrated: some bins have far too few samples. Run longer.")
+            return solution
 
     return lambda right: np.concatenate([[0.0], solve(right[1:])])

@@ -316,9 +316,9 @@ class OpenMMBound(Bound):
             n_seen = int(self._loop.state.step) - before
         if n_seen != n_steps:
             raise SimulationError(
-                f"OpenMM did {n_steps} steps, but asked for the forces of the bias in {n_seen} of them: the bias has not acted "
-                f"as it should. {type(self._integrator).__name__} must use the forces of group {_force_group(self._integrator)} in "
-                "every step."
+                f"OpenMM did {n_steps} steps, but asked for the forces of the bias in {n_seen} of them: the bias has not "
+                f"acted as it should. {type(self._integrator).__name__} must use the forces of group "
+                f"{_force_group(self._integrator)} in every step."
             )
         return rows
 

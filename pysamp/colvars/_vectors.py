@@ -22,14 +22,14 @@ def norm(a: Float[Array, "*b n"]) -> Float[Array, "*b"]:
 
 
 def sqrt(a: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Square root of what is positive, else zero with derivative zero."""
-    positive = a > 0
+    """Square root of what is positive, else zero with derivative zero; not a number stays so."""
+    positive = ~(a <= 0)
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, a, 1.0)), 0.0)
 
 
 def arctan2(y: Float[Array, "*b"], x: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Angle of the point (x, y) from the x axis. At the origin, where it is not defined, zero with derivative zero."""
-    defined = x * x + y * y >= jnp.finfo(x.dtype).tiny
+    defined = ~(x * x + y * y < jnp.finfo(x.dtype).tiny)
     return jnp.where(defined, jnp.arctan2(y, jnp.where(defined, x, 1.0)), 0.0)
 
 

@@ -32,7 +32,7 @@ def test_address_at_every_alignment(native, offset):
     rows = buffer[start : start + 30]
     rows[:] = np.arange(30)
     assert rows.ctypes.data % 64 == offset
-    view = View.of(*native.view(rows.ctypes.data, 30, buffer), 10)
+    view = View.of(*native.view(rows.ctypes.data, 30, buffer), 10)  # pyright: ignore[reportCallIssue]
     assert view.address == rows.ctypes.data
     total = jax.jit(jnp.sum)
     with jax.enable_x64(True):
@@ -53,7 +53,7 @@ def test_the_padding_stays_in_the_page(native):
         for offset in range(0, 64, 8):
             rows = (ctypes.c_double * 30).from_address(address + PAGE + offset)
             rows[:] = range(30)
-            view = View.of(*native.view(address + PAGE + offset, 30, memory), 10)
+            view = View.of(*native.view(address + PAGE + offset, 30, memory), 10)  # pyright: ignore[reportCallIssue]
             assert view.address == address + PAGE + offset
             assert view.flat.unsafe_buffer_pointer() >= address + PAGE
             with jax.enable_x64(True):
@@ -99,11 +99,11 @@ def test_no_copy_inside_jit(native):
     """A few atoms of many: the compiled function has no temporary of the whole array."""
     n = 100_000
     buffer = np.zeros(3 * n + 8)
-    view = View.of(*native.view(buffer[1:].ctypes.data, 3 * n, buffer), n)
+    view = View.of(*native.view(buffer[1:].ctypes.data, 3 * n, buffer), n)  # pyright: ignore[reportCallIssue]
     atoms = np.array([5, 70_000, 99_999])
     with jax.enable_x64(True):
         compiled = jax.jit(lambda x: jnp.asarray(x)[atoms] * 2.0).lower(view).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 1000
+    assert compiled.memory_analysis().temp_size_in_bytes < 1000  # pyright: ignore[reportOptionalMemberAccess]
     assert "copy(" not in compiled.as_text()
 
 

@@ -76,7 +76,7 @@ def ideal_abf(method, forces, counts, noise=0.0, seed=0, n_blocks=N_BLOCKS, bloc
     sums[:, :n_blocks, :-1] = mean * counts.T[..., None]
     sums[:, :n_blocks, :-1] += noise * np.sqrt(counts.T)[..., None] * rng.normal(size=mean.shape)
     integers = [jnp.asarray(value) for value in (block_length, n_blocks * block_length, 0)]
-    state = ABFState(jnp.asarray(sums), *integers, jnp.zeros(n), jnp.asarray(0))
+    state = ABFState(jnp.asarray(sums), *integers, jnp.zeros(n), jnp.asarray(0))  # pyright: ignore[reportCallIssue]
     return make_run([method], [(state,)])
 
 

@@ -95,7 +95,7 @@ def test_plot_draws_on_the_axes_given():
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("phi", "psi")
     line = Figure().add_subplot()
     surface().marginal(0).plot(line)
-    np.testing.assert_allclose(line.lines[0].get_ydata(), surface().marginal(0).values)
+    np.testing.assert_allclose(line.lines[0].get_ydata(), surface().marginal(0).values)  # pyright: ignore[reportCallIssue, reportArgumentType]
     assert line.collections  # the band
 
 
