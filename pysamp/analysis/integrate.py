@@ -128,7 +128,9 @@ def _solver(matrix: sp.csc_array, n_dims: int) -> Callable[[np.ndarray], np.ndar
         def solve(right: np.ndarray) -> np.ndarray:
             solution, n_iterations = cg(reduced, right, rtol=1e-8, M=preconditioner, maxiter=20_000)
             if n_iterations:
-                raise SimulationError("The mean force could not be integrated: some bins have far too few samples. Run longer.")
+                raise SimulationError(
+                    "The mean force could not be integrated: some bins have far too few samples. Run longer."
+                )
             return solution
 
     return lambda right: np.concatenate([[0.0], solve(right[1:])])

@@ -160,10 +160,10 @@ def _sums(
 
 
 @eqx.filter_jit
-def _potentials(method: AbstractStaticBias, points: Float[np.ndarray, "p n"]) -> Float[jax.Array, " p"]:
+def _potentials(method: AbstractStaticBias, points: Float[jax.Array | np.ndarray, "p n"]) -> Float[jax.Array, " p"]:
     return jax.vmap(method.potential)(jnp.asarray(points))
 
 
-def _potential(method: AbstractStaticBias, points: Float[np.ndarray, "p n"]) -> Float[np.ndarray, " p"]:
+def _potential(method: AbstractStaticBias, points: Float[jax.Array | np.ndarray, "p n"]) -> Float[np.ndarray, " p"]:
     with jax.enable_x64(True):
         return np.asarray(_potentials(method, points))

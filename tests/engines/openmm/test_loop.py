@@ -23,7 +23,6 @@ HILLS = {"height": 1.2, "sigma": 0.35, "stride": 500, "bias_factor": 10}
 METHODS = {
     "harmonic": HarmonicBias([PHI, PSI], kspring=10.0, center=[-1.0, 1.0]),
     "metadynamics on a grid": Metadynamics([PHI, PSI], grid=GRID, **HILLS),
-    "metadynamics without a grid": Metadynamics([PHI, PSI], **HILLS),
     "ABF": ABF([PHI, PSI], grid=GRID),
 }
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from pysamp.analysis import solve_wham
-from pysamp.errors import SimulationError
 
 X = np.linspace(-2, 2, 81)
 P = np.exp(-4 * (X**2 - 1) ** 2 - X)
@@ -43,9 +42,3 @@ def test_empty_bins_and_unused_biases_are_left_out():
     p, _ = solve_wham(counts, np.array([counts.sum() - 300.0, 0.0, 300.0]), reduced)
     assert (p[:10] == 0).all()
     assert p[10:].min() > 0
-
-
-def test_windows_without_overlap_say_so():
-    reduced = np.array([[0.0, 800.0], [800.0, 0.0]])
-    with pytest.raises(SimulationError, match="overlap"):
-        solve_wham(np.array([10.0, 10.0]), np.array([10.0, 10.0]), reduced)
