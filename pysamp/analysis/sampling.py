@@ -57,6 +57,10 @@ def leave_out_units(per_block: Float[np.ndarray, "blocks *rest"]) -> Float[np.nd
 
 def logged_xi(run: Run, method: AbstractMethod) -> Float[np.ndarray, "replica sample n"]:
     """The logged CVs of one of the run's methods."""
+    if not run.log.sizes.get("sample", 0):
+        raise InvalidInputError(
+            "The run logged no CVs, so there is nothing to analyse: run with log_every=..., such as 100."
+        )
     place = place_of(run, method)
     start = sum(m.n_cvs for m in run.methods[:place])
     return np.asarray(run.log["xi"].values[..., start : start + method.n_cvs], dtype=np.float64)
