@@ -130,21 +130,22 @@ def with_hills(n: int) -> Callable:
 
 def measure(contenders: list[Contender], rounds: int, seconds: float) -> None:
     """Fill in the figures."""
-    contenders[0].step(50)
-    start = time.perf_counter()
-    contenders[0].step(50)
-    n_steps = max(20, int(seconds / ((time.perf_counter() - start) / 50)))
+    n_steps = {}
     for contender in contenders:
-        contender.step(min(n_steps, 500))
+        contender.step(10)
+        start = time.perf_counter()
+        contender.step(50)
+        n_steps[contender.name] = max(20, int(50 * seconds / (time.perf_counter() - start)))
     for _ in range(rounds):
         for contender in contenders:
+            n = n_steps[contender.name]
             if contender.waited is not None:
                 contender.waited()
             start = time.perf_counter()
-            contender.step(n_steps)
-            contender.whole.append(1e6 * (time.perf_counter() - start) / n_steps)
+            contender.step(n)
+            contender.whole.append(1e6 * (time.perf_counter() - start) / n)
             if contender.waited is not None:
-                contender.in_place.append(1e6 * contender.waited() / n_steps)
+                contender.in_place.append(1e6 * contender.waited() / n)
 
 
 def case_vacuum() -> list[Contender]:
@@ -241,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of the plain engine per round")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each contender per round")
     parser.add_argument("--json", help="write the figures there as well")
     arguments = parser.parse_args()
     results = []

@@ -1,0 +1,292 @@
+"""Free-energy differences of exact models, many replicas each, and how often the stated error bars cover the exact value.
+
+    python benchmarks/accuracy.py [--cases "double well, ABF;..."] [--replicas 100] [--alanine] [--json FILE]
+
+Prints the table of docs/accuracy.md. With ``--alanine`` also metadynamics against ABF on alanine dipeptide in vacuum (OpenMM).
+tests/validation runs the same cases and asserts what the table shows.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import logsumexp
+
+import pysamp
+from pysamp.backends import toy
+from pysamp.colvars import AbstractCV
+from pysamp.methods import ABF, AbstractMethod, HarmonicBias, Metadynamics
+from pysamp.testing import DoubleWell, MuellerBrown, PeriodicPotential
+from pysamp.testing.models import AbstractModel
+
+PI = math.pi
+
+
+@dataclass(frozen=True)
+class System:
+    """A model, the dynamics on it, and the two regions whose free energies are compared.
+
+    Attributes:
+        model: the potential; kT is 1.
+        start: first coordinates of the particle.
+        timestep: [time].
+        friction: [1/time].
+        first: the region from which the difference counts, a function of ``cvs`` or of the model's coordinates.
+        second: the other region.
+    """
+
+    model: AbstractModel
+    start: tuple[float, float]
+    timestep: float
+    friction: float
+    first: Callable
+    second: Callable
+
+    def simulation(self, start: Sequence[float] | None = None) -> toy.Simulation:
+        """One particle."""
+        x, y = self.start if start is None else start
+        return toy.Simulation(self.model, [[x, y, 0.0]], timestep=self.timestep, friction=self.friction)
+
+    def exact(self, n_points: int = 2000) -> float:
+        """Free-energy difference of the regions by the midpoint rule."""
+        axes = [low + (high - low) * (np.arange(n_points) + 0.5) / n_points for low, high in self.model.bounds]
+        q = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        energies = np.asarray(self.model.energy(q))
+        coordinates = np.moveaxis(q, -1, 0)
+        first, second = (-logsumexp(-energies[region(*coordinates)]) for region in (self.first, self.second))
+        return float(second - first)
+
+
+DOUBLE_WELL = System(DoubleWell(height=5.0, tilt=0.5), (-1.0, 0.0), 0.05, 2.0, lambda x, *_: x < 0, lambda x, *_: x > 0)
+MUELLER_BROWN = System(
+    MuellerBrown(scale=0.15, wall=1000.0), (-0.56, 1.44), 0.01, 1.0, lambda x, y: x < 0, lambda x, y: x > 0
+)
+# The same on x - y, which tells the three minima and both saddle points apart; x alone does not (docs/accuracy.md).
+MUELLER_BROWN_DIAGONAL = System(
+    MuellerBrown(scale=0.15, wall=1000.0),
+    (-0.56, 1.44),
+    0.01,
+    1.0,
+    lambda x, y=0.0: x - y < 0,
+    lambda x, y=0.0: x - y > 0,
+)
+PERIODIC = System(
+    PeriodicPotential(), (0.0, 0.0), 0.05, 2.0, lambda x, y: np.abs(x) < PI / 2, lambda x, y: np.abs(x) > PI / 2
+)
+
+GRID_1 = pysamp.Grid(-2.0, 2.0, 80)
+GRID_MB = pysamp.Grid((-1.6, -0.6), (1.3, 2.4), (58, 60))
+GRID_DIAGONAL = pysamp.Grid(-2.8, 1.2, 80)
+GRID_TORUS = pysamp.Grid((-PI, -PI), (PI, PI), (40, 40), periodic=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method on one system.
+
+    Attributes:
+        system: what is simulated.
+        text: method and CVs, for the table.
+        n_steps: of each replica, summed over windows.
+        estimate: runs ``n`` replicas and returns value and stated error of each.
+    """
+
+    system: System
+    text: str
+    n_steps: int
+    estimate: Callable[[int], Float[np.ndarray, "replicas 2"]]
+
+
+def _differences(system: System, runs: Sequence[pysamp.Run], **options) -> Float[np.ndarray, "replicas 2"]:
+    """Replica by replica, each analysed alone."""
+    found = []
+    for replica in range(runs[0].n_replicas):
+        parts = [run.replica(replica) for run in runs]
+        fes = pysamp.analyze(parts[0] if len(parts) == 1 else parts, **options)
+        found.append(fes.difference(system.first, system.second))
+    return np.array(found)
+
+
+def adaptive(system: System, text: str, method: AbstractMethod, n_steps: int, seed: int) -> Case:
+    """A method that finds its own bias."""
+
+    def estimate(n: int) -> Float[np.ndarray, "replicas 2"]:
+        run = pysamp.run(method, system.simulation, n_steps, replicas=n, seed=seed, progress=False)
+        return _differences(system, [run])
+
+    return Case(system, text, n_steps, estimate)
+
+
+def windows(
+    system: System,
+    text: str,
+    cvs: Sequence[AbstractCV],
+    grid: pysamp.Grid,
+    *,
+    centers: Sequence[tuple[float, ...]],
+    starts: Sequence[tuple[float, float]],
+    kspring: float,
+    n_steps: int,
+    log_every: int,
+    seed: int,
+) -> Case:
+    """Harmonic windows, each begun at its own place."""
+
+    def estimate(n: int) -> Float[np.ndarray, "replicas 2"]:
+        runs = [
+            pysamp.run(
+                HarmonicBias(cvs, kspring=kspring, center=center),
+                lambda start=start: system.simulation(start),
+                n_steps,
+                replicas=n,
+                seed=seed + i,
+                log_every=log_every,
+                progress=False,
+            )
+            for i, (center, start) in enumerate(zip(centers, starts, strict=True))
+        ]
+        return _differences(system, runs, grid=grid)
+
+    return Case(system, text, n_steps * len(centers), estimate)
+
+
+def _cases() -> dict[str, Case]:
+    hills = {"height": 0.3, "sigma": 0.15, "stride": 100, "bias_factor": 8}
+    x = DOUBLE_WELL.model.cvs
+    line = np.linspace(-1.5, 1.5, 11)
+    mb = MUELLER_BROWN.model.cvs
+    mb_hills = {"height": 0.5, "sigma": 0.1, "stride": 100, "bias_factor": 10}
+    # straight lines through the minima and the saddle points between them
+    knots = np.array(
+        [[-0.7, 1.9], [-0.558, 1.442], [-0.822, 0.624], [-0.05, 0.467], [0.212, 0.293], [0.624, 0.028], [0.9, -0.1]]
+    )
+    places = np.arange(-2.5, 1.01, 0.1)
+    starts = np.stack([np.interp(places, knots[:, 0] - knots[:, 1], column) for column in knots.T], axis=-1)
+    torus = PERIODIC.model.cvs
+    turn = {"height": 0.3, "sigma": 0.35, "stride": 100, "bias_factor": 6}
+    around = [(a, b) for a in np.arange(-PI, PI, PI / 4) for b in np.arange(-PI, PI, PI / 3)]
+    return {
+        "double well, metadynamics": adaptive(
+            DOUBLE_WELL, "metadynamics on x", Metadynamics(x, grid=GRID_1, **hills), 200_000, 11
+        ),
+        "double well, metadynamics without grid": adaptive(
+            DOUBLE_WELL, "metadynamics on x, without grid", Metadynamics(x, **hills), 200_000, 11
+        ),
+        "double well, ABF": adaptive(DOUBLE_WELL, "ABF on x", ABF(x, grid=GRID_1), 200_000, 12),
+        "double well, windows": windows(
+            DOUBLE_WELL,
+            "11 harmonic windows on x",
+            x,
+            GRID_1,
+            centers=[(c,) for c in line],
+            starts=[(c, 0.0) for c in line],
+            kspring=25.0,
+            n_steps=20_000,
+            log_every=20,
+            seed=100,
+        ),
+        "Mueller-Brown, metadynamics": adaptive(
+            MUELLER_BROWN, "metadynamics on x, y", Metadynamics(mb, grid=GRID_MB, **mb_hills), 400_000, 21
+        ),
+        "Mueller-Brown, ABF": adaptive(
+            MUELLER_BROWN, "ABF on x, y", ABF(mb, grid=pysamp.Grid((-1.6, -0.6), (1.3, 2.4), (29, 30))), 400_000, 22
+        ),
+        "Mueller-Brown, windows": windows(
+            MUELLER_BROWN_DIAGONAL,
+            f"{len(places)} harmonic windows on x - y",
+            [mb[0] - mb[1]],
+            GRID_DIAGONAL,
+            centers=[(s,) for s in places],
+            starts=[tuple(start) for start in starts],
+            kspring=100.0,
+            n_steps=40_000,
+            log_every=20,
+            seed=200,
+        ),
+        "periodic, metadynamics": adaptive(
+            PERIODIC, "metadynamics on x, y", Metadynamics(torus, grid=GRID_TORUS, **turn), 200_000, 31
+        ),
+        "periodic, ABF": adaptive(PERIODIC, "ABF on x, y", ABF(torus, grid=GRID_TORUS), 400_000, 32),
+        "periodic, windows": windows(
+            PERIODIC,
+            f"{len(around)} harmonic windows on x, y",
+            torus,
+            GRID_TORUS,
+            centers=around,
+            starts=around,
+            kspring=5.0,
+            n_steps=10_000,
+            log_every=20,
+            seed=300,
+        ),
+    }
+
+
+CASES = _cases()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Estimates against the exact value.
+
+    Attributes:
+        exact: by quadrature [kT].
+        value: of each replica [kT].
+        error: stated standard error of each replica [kT].
+    """
+
+    exact: float
+    value: Float[np.ndarray, " replicas"]
+    error: Float[np.ndarray, " replicas"]
+
+    @property
+    def coverage(self) -> float:
+        """Part of the replicas whose 68 % interval contains the exact value."""
+        return float(np.mean(np.abs(self.value - self.exact) < self.error))
+
+    @property
+    def deviation(self) -> float:
+        """Deviation of the mean, in its standard errors."""
+        return float((self.value.mean() - self.exact) / (self.value.std(ddof=1) / math.sqrt(len(self.value))))
+
+
+def evaluate(name: str, n_replicas: int = 100) -> Outcome:
+    """Run a case."""
+    case = CASES[name]
+    value, error = case.estimate(n_replicas).T
+    return Outcome(case.system.exact(), value, error)
+
+
+def main() -> None:
+    """Run the cases and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--cases", default=";".join(CASES), help="separated by semicolons")
+    parser.add_argument("--replicas", type=int, default=100)
+    parser.add_argument("--json", type=Path, help="write the figures there as well")
+    arguments = parser.parse_args()
+    results = {}
+    print("| model | method | steps | exact | mean | spread | stated | covered |\n|---|---|---|---|---|---|---|---|")
+    for name in arguments.cases.split(";"):
+        start = time.perf_counter()
+        outcome, case = evaluate(name, arguments.replicas), CASES[name]
+        print(
+            f"| {name.partition(',')[0]} | {case.text} | {case.n_steps:,} | {outcome.exact:.3f} "
+            f"| {outcome.value.mean():.3f} | {outcome.value.std(ddof=1):.3f} "
+            f"| {np.sqrt(np.mean(outcome.error**2)):.3f} | {100 * outcome.coverage:.0f} % |",
+            flush=True,
+        )
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        results[name] = {"exact": outcome.exact, "value": outcome.value.tolist(), "error": outcome.error.tolist()}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
