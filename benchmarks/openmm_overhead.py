@@ -115,15 +115,13 @@ def with_hills(n: int) -> Callable:
 
     def warm_up(bound) -> None:
         (state,) = bound.states
-        hills = bound.sampler.reserve(state, 500 * n).methods[0]
+        before = bound.sampler.reserve(state, 500 * n).methods[0]
         rng = np.random.default_rng(0)
-        centers, heights = np.array(hills.centers), np.array(hills.heights)
-        centers[:n] = rng.uniform(-math.pi, math.pi, (n, centers.shape[1]))
-        heights[:n] = 1e-4
-        hills = eqx.tree_at(
-            lambda s: (s.centers, s.heights, s.n_hills), hills, (centers, heights, np.asarray(n, dtype=np.int64))
-        )
-        bound.states = [eqx.tree_at(lambda s: s.methods, state, (hills,))]
+        hills = np.array(before.hills)
+        hills[:-1, :n] = rng.uniform(-math.pi, math.pi, (len(hills) - 1, n))
+        hills[-1, :n] = 1e-4
+        after = eqx.tree_at(lambda s: (s.hills, s.n_hills), before, (hills, np.asarray(n, dtype=np.int64)))
+        bound.states = [eqx.tree_at(lambda s: s.methods, state, (after,))]
 
     return warm_up
 

@@ -16,25 +16,35 @@ from .base import AbstractMethod, Bias, Observation, as_cvs, as_positive, as_str
 
 __all__ = ["Metadynamics", "MetadynamicsState"]
 
-_BLOCK = 256  # hills summed at a time; the sum over blocks has the same order whatever room is reserved
+_BLOCK = 512  # hills summed at a time; the sum over blocks has the same order whatever room is reserved
+_ROOM = 2 * _BLOCK  # at first; with one block XLA would compile the sum otherwise, and its last digit would change
 
 
 class MetadynamicsState(eqx.Module):
     """Hills so far, and their sum on the grid if there is one.
 
     Attributes:
-        centers: centres of the hills [CV unit]; rows beyond ``n_hills`` are room for more.
-        heights: heights as deposited [energy].
+        hills: centres [CV unit], one row for each CV, and in the last row heights as deposited [energy]; the columns beyond
+            ``n_hills`` are room for more.
         n_hills: number of hills.
         table: bias at the grid's nodes, one ghost node beyond either end of each axis [energy], or None.
         outside: number of steps at which a CV was outside the grid.
     """
 
-    centers: Float[Array, "room n"]
-    heights: Float[Array, " room"]
+    hills: Float[Array, "n_plus_1 room"]
     n_hills: Int[Array, ""]
     table: Float[Array, "..."] | None
     outside: Int[Array, ""]
+
+    @property
+    def centers(self) -> Float[Array, "room n"]:
+        """Centres of the hills [CV unit], one in each row."""
+        return self.hills[:-1].T
+
+    @property
+    def heights(self) -> Float[Array, " room"]:
+        """Heights of the hills [energy]."""
+        return self.hills[-1]
 
 
 class Metadynamics(AbstractMethod[MetadynamicsState]):
@@ -145,8 +155,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         if self.grid is not None:
             table = jnp.zeros(tuple(n + 3 for n in self.grid.shape), dtype=obs.xi.dtype)
         return MetadynamicsState(
-            centers=jnp.zeros((_BLOCK, self.n_cvs), dtype=obs.xi.dtype),
-            heights=jnp.zeros(_BLOCK, dtype=obs.xi.dtype),
+            hills=jnp.zeros((self.n_cvs + 1, _ROOM), dtype=obs.xi.dtype),
             n_hills=jnp.zeros_like(obs.step),
             table=table,
             outside=jnp.zeros_like(obs.step),
@@ -155,17 +164,12 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
     def reserve(self, state: MetadynamicsState, n_steps: int) -> MetadynamicsState:
         """Room for the hills of ``n_steps`` more steps; doubled, so that few shapes occur."""
         needed = int(state.n_hills) + n_steps // int(self.stride) + 1
-        room = state.heights.shape[0]
+        room = present = state.hills.shape[1]
         while room < needed:
             room *= 2
-        extra = room - state.heights.shape[0]
-        if extra == 0:
+        if room == present:
             return state
-        return eqx.tree_at(
-            lambda s: (s.centers, s.heights),
-            state,
-            (jnp.pad(state.centers, ((0, extra), (0, 0))), jnp.pad(state.heights, (0, extra))),
-        )
+        return eqx.tree_at(lambda s: s.hills, state, jnp.pad(state.hills, ((0, 0), (0, room - present))))
 
     def update(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
         """Add a hill every ``stride`` steps, the first after ``stride`` steps."""
@@ -199,8 +203,9 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             table = table + height * self._gaussian_on_nodes(self.grid, obs.xi)
         place = state.n_hills.astype(jnp.int32)
         return MetadynamicsState(
-            centers=jax.lax.dynamic_update_slice(state.centers, obs.xi[None], (place, jnp.zeros_like(place))),
-            heights=jax.lax.dynamic_update_slice(state.heights, height[None], (place,)),
+            hills=jax.lax.dynamic_update_slice(
+                state.hills, jnp.append(obs.xi, height)[:, None], (jnp.zeros_like(place), place)
+            ),
             n_hills=state.n_hills + 1,
             table=table,
             outside=state.outside,
@@ -229,18 +234,18 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         if grid is not None and table is not None:
             return jax.value_and_grad(lambda x: interpolate(grid, table, x))(xi)
 
-        def block(start: Int[Array, ""], x: Float[Array, " n"]) -> Float[Array, ""]:
-            centers = jax.lax.dynamic_slice_in_dim(state.centers, start, _BLOCK)
-            heights = jax.lax.dynamic_slice_in_dim(state.heights, start, _BLOCK)
-            scaled = self.difference(x, centers) / jnp.broadcast_to(self.sigma, centers.shape)
-            return jnp.sum(heights * jnp.exp(-0.5 * jnp.sum(scaled**2, axis=-1)))
+        def add(i: Int[Array, ""], total: Float[Array, " n_plus_1"]) -> Float[Array, " n_plus_1"]:
+            hills = jax.lax.dynamic_slice_in_dim(state.hills, i * _BLOCK, _BLOCK, axis=1)
+            scaled = self.difference(xi, hills[:-1].T).T / sigma
+            weights = hills[-1] * jnp.exp(-0.5 * jnp.sum(scaled**2, axis=0))
+            # one product of matrix and vector, for which XLA has vector code; its code for sums adds one by one
+            factors, weights = jax.lax.optimization_barrier((jnp.append(-scaled, ones, axis=0), weights))
+            return total + factors @ weights
 
-        def add(i: Int[Array, ""], total: tuple[Array, Array]) -> tuple[Array, Array]:
-            energy, gradient = jax.value_and_grad(lambda x: block(i * _BLOCK, x))(xi)
-            return total[0] + energy, total[1] + gradient
-
+        sigma, ones = self.sigma[:, None], np.ones((1, _BLOCK))
         n_blocks = (state.n_hills + _BLOCK - 1) // _BLOCK
-        return jax.lax.fori_loop(jnp.zeros_like(n_blocks), n_blocks, add, (jnp.zeros_like(xi[0]), jnp.zeros_like(xi)))
+        total = jax.lax.fori_loop(jnp.zeros_like(n_blocks), n_blocks, add, jnp.zeros(self.n_cvs + 1, xi.dtype))
+        return total[-1], total[:-1] / self.sigma
 
 
 def is_outside(grid: Grid, xi: Float[Array, " n"]) -> Array:

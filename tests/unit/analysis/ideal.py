@@ -57,9 +57,8 @@ def ideal_metadynamics(method, n_hills, seed=0, log_per_hill=0):
         bias = bias + height * np.exp(-0.5 * ((FINE - center) / method.sigma[0]) ** 2)
         centers.append(center)
         heights.append(height)
-    state = MetadynamicsState(
-        jnp.asarray(np.array(centers)[:, None]), jnp.asarray(heights), jnp.asarray(n_hills), None, jnp.asarray(0)
-    )
+    hills = jnp.asarray(np.array([centers, heights]))
+    state = MetadynamicsState(hills, jnp.asarray(n_hills), None, jnp.asarray(0))
     if not log_per_hill:
         return make_run([method], [(state,)])
     return make_run([method], [(state,)], np.array(logged)[None, :, None], np.array(steps))
