@@ -174,10 +174,14 @@ def _cases() -> dict[str, Case]:
     around = [(a, b) for a in np.arange(-PI, PI, PI / 4) for b in np.arange(-PI, PI, PI / 3)]
     return {
         "double well, metadynamics": adaptive(
-            DOUBLE_WELL, "metadynamics on x", Metadynamics(x, grid=GRID_1, **hills), 200_000, 11
+            DOUBLE_WELL, "metadynamics on x", Metadynamics(x, grid=GRID_1, **hills), 400_000, 11
         ),
         "double well, metadynamics without grid": adaptive(
-            DOUBLE_WELL, "metadynamics on x, without grid", Metadynamics(x, **hills), 200_000, 11
+            DOUBLE_WELL,
+            "metadynamics on x, without grid",
+            Metadynamics(x, **{**hills, "stride": 400, "height": 0.6}),
+            400_000,
+            13,
         ),
         "double well, ABF": adaptive(DOUBLE_WELL, "ABF on x", ABF(x, grid=GRID_1), 200_000, 12),
         "double well, windows": windows(

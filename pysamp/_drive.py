@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ._checks import check_cvs, cv_values
 from ._interrupt import Interrupt
 from ._job import Job, Outcome
-from ._serial import to_arrays
+from ._serial import on_host, to_arrays
 from .api import bind, describe
 from .backends.base import Bound
 from .checkpoint import Checkpoint, definition, digest
@@ -191,7 +191,7 @@ class _Driver:
         if self.pace.steps:
             attributes["seconds_per_step"] = self.pace.seconds / self.pace.steps
         return Outcome(
-            states=bound.states,
+            states=[on_host(state) for state in bound.states],
             snapshots=bound.snapshots(),
             rows=np.concatenate(rows, axis=1),
             columns=self.columns,

@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import CheckpointError
 
-__all__ = ["from_arrays", "to_arrays"]
+__all__ = ["from_arrays", "on_host", "to_arrays"]
 
 
 def to_arrays(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
@@ -40,6 +40,11 @@ def from_arrays(template: Any, arrays: Mapping[str, np.ndarray], prefix: str = "
         return jax.tree_util.tree_unflatten(
             structure, [_from_numpy(leaf, arrays, _name(path, prefix)) for path, leaf in leaves]
         )
+
+
+def on_host(tree: Any) -> Any:
+    """The same tree with NumPy arrays: JAX arrays of 64 bits complain when used outside ``enable_x64``. Keys stay keys."""
+    return jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), tree)
 
 
 def _name(path: Any, prefix: str) -> str:

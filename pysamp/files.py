@@ -16,7 +16,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from . import colvars, methods
-from ._serial import from_arrays, to_arrays
+from ._serial import from_arrays, on_host, to_arrays
 from .checkpoint import replace_file
 from .colvars.base import AbstractCV, Group, type_of_points
 from .errors import CheckpointError, InvalidInputError
@@ -122,7 +122,7 @@ def load(path: str | os.PathLike, method: Any = None) -> Run:
     template = _state_template(run_methods)
     return Run(
         methods=run_methods,
-        states=[from_arrays(template, _arrays(tree[f"states/{r}"])) for r in range(n_replicas)],
+        states=[on_host(from_arrays(template, _arrays(tree[f"states/{r}"]))) for r in range(n_replicas)],
         snapshots=[_snapshot(_arrays(tree[f"snapshots/{r}"])) for r in range(n_replicas)],
         log=tree.children["log"].to_dataset(inherit=False),
         kT=float(tree.attrs["kT"]),

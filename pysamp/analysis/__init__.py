@@ -5,6 +5,19 @@ from .errors import jackknife_error
 from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
 from .metadynamics import hills
+from .nonequilibrium import crooks, jarzynski, work
+from .rates import EscapeRate, escape_rate
 from .reweight import solve_wham
 
-__all__ = ["FreeEnergy", "GradientIntegrator", "hills", "jackknife_error", "solve_wham"]
+__all__ = [
+    "EscapeRate",
+    "FreeEnergy",
+    "GradientIntegrator",
+    "crooks",
+    "escape_rate",
+    "hills",
+    "jackknife_error",
+    "jarzynski",
+    "solve_wham",
+    "work",
+]

@@ -228,6 +228,7 @@ def unpack_particles(packed: Any, n_atoms: int, periodic: bool, velocities: bool
 class OpenMMBound(Bound):
     """What both routes share: the user's System and Context, snapshots, reporters, errors."""
 
+    route: ClassVar[str]
     _force_index: int
 
     def __init__(self, simulation: Any, sampler: Sampler, seed: int | None):
@@ -321,6 +322,16 @@ class OpenMMBound(Bound):
                 f"{_force_group(self._integrator)} in every step."
             )
         return rows
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """OpenMM's version and platform, the route, and the unit of energy."""
+        return {
+            "engine_version": openmm.Platform.getOpenMMVersion(),
+            "platform": self._context.getPlatform().getName(),
+            "route": self.route,
+            "energy_unit": "kJ/mol",
+        }
 
     def _check_open(self) -> None:
         if self._closed:
@@ -442,6 +453,8 @@ class OpenMMBound(Bound):
 class NativeBound(OpenMMBound):
     """OpenMM on the Reference or CPU platform, stepped from inside the compiled loop."""
 
+    route = "native"
+
     def _add_force(self) -> None:
         native, reason = _load_native()
         if native is None:
@@ -511,6 +524,8 @@ class NativeBound(OpenMMBound):
 
 class PythonForceBound(OpenMMBound):
     """OpenMM on any platform, through a Python callback at each force evaluation."""
+
+    route = "PythonForce"
 
     def _add_force(self) -> None:
         force = openmm.PythonForce(self._compute)

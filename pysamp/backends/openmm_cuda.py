@@ -131,6 +131,7 @@ class FixedPointView(eqx.Module):
 class DeviceBound(OpenMMBound):
     """OpenMM with its particles on a device, stepped from inside a compiled loop of counted turns."""
 
+    route = "native"
     module: ClassVar[str]
     target: ClassVar[str]
     ffi_platform: ClassVar[str]

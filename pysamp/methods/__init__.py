@@ -4,6 +4,7 @@ from .abf import ABF
 from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
 from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
+from .steered import MovingRestraint, Ratchet
 from .unbiased import Unbiased
 from .walls import HarmonicWalls
 
@@ -15,6 +16,8 @@ __all__ = [
     "HarmonicBias",
     "HarmonicWalls",
     "Metadynamics",
+    "MovingRestraint",
     "Observation",
+    "Ratchet",
     "Unbiased",
 ]

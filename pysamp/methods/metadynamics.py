@@ -37,12 +37,12 @@ class MetadynamicsState(eqx.Module):
     outside: Int[Array, ""]
 
     @property
-    def centers(self) -> Float[Array, "room n"]:
+    def centers(self) -> Float[Array | np.ndarray, "room n"]:
         """Centres of the hills [CV unit], one in each row."""
         return self.hills[:-1].T
 
     @property
-    def heights(self) -> Float[Array, " room"]:
+    def heights(self) -> Float[Array | np.ndarray, " room"]:
         """Heights of the hills [energy]."""
         return self.hills[-1]
 
@@ -238,9 +238,9 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             hills = jax.lax.dynamic_slice_in_dim(state.hills, i * _BLOCK, _BLOCK, axis=1)
             scaled = self.difference(xi, hills[:-1].T).T / sigma
             weights = hills[-1] * jnp.exp(-0.5 * jnp.sum(scaled**2, axis=0))
-            # one product of matrix and vector, for which XLA has vector code; its code for sums adds one by one
-            factors, weights = jax.lax.optimization_barrier((jnp.append(-scaled, ones, axis=0), weights))
-            return total + factors @ weights
+            # without the barrier the exponentials are computed again for each sum
+            factors, weights = jax.lax.optimization_barrier((jnp.append(-scaled, ones, axis=0), weights[None]))
+            return total + jnp.sum(factors * weights, axis=1)
 
         sigma, ones = self.sigma[:, None], np.ones((1, _BLOCK))
         n_blocks = (state.n_hills + _BLOCK - 1) // _BLOCK

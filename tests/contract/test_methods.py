@@ -17,6 +17,8 @@ from pysamp.methods import (
     HarmonicBias,
     HarmonicWalls,
     Metadynamics,
+    MovingRestraint,
+    Ratchet,
     Unbiased,
 )
 from pysamp.testing import check_method
@@ -44,6 +46,13 @@ ENTRIES = {
         "periodic grid": Metadynamics(PHI, sigma=0.3, grid=Grid(*AXES["phi"], periodic=True), **HILLS),
         "tempered grid": Metadynamics([R, PHI], sigma=[0.1, 0.3], bias_factor=5, grid=MIXED, kT=2.0, **HILLS),
     },
+    "MovingRestraint": {
+        "one": MovingRestraint(R, kspring=10.0, centers=[-0.2, 0.3], steps=[2, 15]),
+        "mixed": MovingRestraint(
+            [R, PHI], kspring=[9.0, 2.0], centers=[[0.1, 3.0], [0.2, 4.0], [0, 5]], steps=[0, 4, 9]
+        ),
+    },
+    "Ratchet": {"": Ratchet([R, PHI], kspring=3.0, target=[0.3, 3.0])},
     "ABF": {
         "one": ABF(R, grid=Grid(*AXES["r"]), full_samples=3),
         "mixed": ABF([R, PHI], grid=MIXED, full_samples=2),

@@ -359,3 +359,10 @@ def test_citation_collects_the_references_of_a_run():
     assert "jax" in text
     with pytest.raises(pysamp.InvalidInputError, match="citation takes"):
         pysamp.citation("metadynamics")
+
+
+def test_states_are_used_without_a_warning():
+    """Outside enable_x64 JAX warns about its own arrays of 64 bits, and warnings are errors here."""
+    (state,) = pysamp.run(METHODS["hills"], generate_context, 100, seed=1).states
+    assert (state.methods[0].heights[:33] == 0.3).all()
+    assert state.step + 1 == 101

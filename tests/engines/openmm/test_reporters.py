@@ -7,6 +7,7 @@ import pytest
 from openmm import XmlSerializer, app, unit
 
 import pysamp
+from pysamp.backends.openmm import PythonForceRoute
 from pysamp.colvars import DihedralAngle
 from pysamp.methods import HarmonicBias
 
@@ -93,3 +94,12 @@ def test_a_chunk_holds_as_many_rows_as_it_says(systems, n_rows):
         else:
             assert bound.run(n_rows, log_every=1).shape[1] == n_rows
             assert bound.run(2 * n_rows, log_every=2)[0, :, 0].tolist() == [*range(1024, 3072, 2)]
+
+
+def test_a_result_tells_where_it_comes_from(systems, route):
+    attributes = pysamp.run(BIAS, lambda: route(systems.alanine()), 10, progress=False).attributes
+    assert attributes["engine"] == "openmm"
+    assert attributes["engine_version"] == systems.openmm.Platform.getOpenMMVersion()
+    assert attributes["platform"] == "Reference"
+    assert attributes["route"] == ("PythonForce" if route is PythonForceRoute else "native")
+    assert attributes["energy_unit"] == "kJ/mol"
