@@ -34,9 +34,12 @@ _RIGID = frozenset({"translation", "rotation", "image"})
 _SHIFTED = frozenset({"translation", "image"})
 
 
-def _as_direction(value: Any) -> type_of_direction | None:
-    if value is None:
-        return None
+def as_direction(value: Any) -> type_of_direction:
+    """A unit vector.
+
+    Raises:
+        InvalidInputError: unless it is three numbers that are not all zero.
+    """
     vector = as_array(value)
     if vector.shape != (3,) or not np.isfinite(vector).all() or not vector.any():
         raise InvalidInputError(
@@ -44,6 +47,10 @@ def _as_direction(value: Any) -> type_of_direction | None:
         )
     x, y, z = (vector / np.linalg.norm(vector)).tolist()
     return x, y, z
+
+
+def _as_optional_direction(value: Any) -> type_of_direction | None:
+    return None if value is None else as_direction(value)
 
 
 def _check_axis(cv: AbstractCV, direction: type_of_direction | None) -> None:
@@ -90,7 +97,9 @@ class PositionOnAxis(AbstractCV):
     """
 
     atoms: type_of_points = eqx.field(converter=as_points, static=True)
-    direction: type_of_direction | None = eqx.field(converter=_as_direction, static=True, default=None, kw_only=True)
+    direction: type_of_direction | None = eqx.field(
+        converter=_as_optional_direction, static=True, default=None, kw_only=True
+    )
     unit: ClassVar[str] = "length"
 
     def __check_init__(self):
@@ -132,7 +141,9 @@ class DistanceFromLine(AbstractCV):
     """
 
     atoms: type_of_points = eqx.field(converter=as_points, static=True)
-    direction: type_of_direction | None = eqx.field(converter=_as_direction, static=True, default=None, kw_only=True)
+    direction: type_of_direction | None = eqx.field(
+        converter=_as_optional_direction, static=True, default=None, kw_only=True
+    )
     unit: ClassVar[str] = "length"
 
     def __check_init__(self):
