@@ -491,7 +491,8 @@ def _take(x: Float[Array | np.ndarray, "k 3"], places: tuple[int, ...]) -> Float
         return jnp.asarray(x[places[0] : places[0] + len(places)])
     if len(places) <= 16:
         return jnp.stack([x[i] for i in places])
-    return jnp.asarray(x).at[np.asarray(places)].get(mode="promise_in_bounds", unique_indices=True)
+    unique = len(set(places)) == len(places)  # not so in a combination of CVs that share particles
+    return jnp.asarray(x).at[np.asarray(places)].get(mode="promise_in_bounds", unique_indices=unique)
 
 
 def _center(x: Float[Array, "g 3"], weights: Float[Array | np.ndarray, " g"], cell: Cell) -> Float[Array, "3"]:

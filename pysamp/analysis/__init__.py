@@ -6,5 +6,14 @@ from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
 from .metadynamics import hills
 from .reweight import solve_wham
+from .trajectory import cartesian_pca, evaluate
 
-__all__ = ["FreeEnergy", "GradientIntegrator", "hills", "jackknife_error", "solve_wham"]
+__all__ = [
+    "FreeEnergy",
+    "GradientIntegrator",
+    "cartesian_pca",
+    "evaluate",
+    "hills",
+    "jackknife_error",
+    "solve_wham",
+]

@@ -2,6 +2,8 @@
 
 from .base import AbstractCV, Combination, Custom, Group, combine, custom
 from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
+from .learned import Learned, load_weights, save_weights
+from .linear import LinearProjection, pca, tica
 from .nucleic import ERMSD
 from .orientation import EulerAngle, Orientation, RotationAngle, SpinAngle, TiltAngle
 from .paths import Path, RMSDPath
@@ -24,6 +26,7 @@ from .rings import (
 )
 from .rmsd import RMSD, DistanceRMSD, EigenvectorProjection
 from .secondary import AlphaRMSD, AntiparallelBetaRMSD, ParallelBetaRMSD
+from .selection import BackboneDihedrals, backbone, backbone_dihedrals, select
 from .shape import (
     Acylindricity,
     Asphericity,
@@ -45,6 +48,7 @@ __all__ = [
     "AntiparallelBetaRMSD",
     "Asphericity",
     "AzimuthalAngle",
+    "BackboneDihedrals",
     "Combination",
     "Component",
     "Custom",
@@ -58,6 +62,8 @@ __all__ = [
     "EigenvectorProjection",
     "EulerAngle",
     "Group",
+    "Learned",
+    "LinearProjection",
     "Orientation",
     "ParallelBetaRMSD",
     "Path",
@@ -79,6 +85,13 @@ __all__ = [
     "SugarPuckeringPhase",
     "TiltAngle",
     "VectorAngle",
+    "backbone",
+    "backbone_dihedrals",
     "combine",
     "custom",
+    "load_weights",
+    "pca",
+    "save_weights",
+    "select",
+    "tica",
 ]

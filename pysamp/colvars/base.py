@@ -339,7 +339,13 @@ class AbstractComposite(AbstractCV):
         return common if len(self.cvs) == 1 else common - {"permutation"}
 
     def parts(self, x: Float[Array, "k 3"], cell: Cell) -> list[Float[Array, "..."]]:
-        """Values of the other CVs."""
+        """Values of the other CVs, whose points follow one another in ``x``.
+
+        Raises:
+            InvalidInputError: unless there are as many points as in all of them together.
+        """
+        if len(x) != len(self.atoms):
+            raise InvalidInputError(f"{self.name} needs the positions of its {len(self.atoms)} points, got {len(x)}.")
         values, start = [], 0
         for cv in self.cvs:
             end = start + len(cv.atoms)

@@ -61,7 +61,7 @@ class ERMSD(AbstractCV):
         >>> print(ermsd(jnp.asarray(stack), Cell()).round(4))
         0.0
         >>> print(ermsd(jnp.asarray(stack) * jnp.array([1.0, 1.0, 9.0]), Cell()).round(2))  # apart
-        1.95
+        1.15
 
     References:
         Bottaro, Di Palma & Bussi, Nucleic Acids Res. 42, 13306 (2014), doi 10.1093/nar/gku972.

@@ -58,7 +58,7 @@ class Path(AbstractComposite):
 
     $$d_k = \sum_i \left(\frac{\xi_i - \xi_i^{(k)}}{\sigma_i}\right)^2$$
 
-    with the nearest image for periodic CVs. See the formulas at the top of this page. Use it for a transition that a few CVs
+    with the nearest image for periodic CVs. Use it for a transition that a few CVs
     describe together and a path (from a string calculation, a steered run, or a guess) is known for: bias ``path["s"]`` and
     restrain ``path["z"]``. The nodes should be about equally spaced.
 
@@ -77,7 +77,7 @@ class Path(AbstractComposite):
         >>> from pysamp import Cell
         >>> from pysamp.colvars import Distance, Path
         >>> path = Path([Distance([0, 1]), Distance([1, 2])], [[1.0, 3.0], [1.0, 2.0], [2.0, 1.0], [3.0, 1.0]])
-        >>> x = jnp.array([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [3.0, 0.0, 0.0]])
+        >>> x = jnp.array([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [1.5, 0.0, 0.0], [3.0, 0.0, 0.0]])  # of 0 and 1, of 1 and 2
         >>> print(f"{path['s'](x, Cell()):.2f}")
         2.50
 
@@ -129,7 +129,7 @@ class RMSDPath(AbstractSuperposed):
 
     $$d_k = \mathrm{RMSD}^2\left(r, r^{(k)}\right)$$
 
-    after the best superposition on every structure. See the formulas at the top of this page. Use it for a conformational change
+    after the best superposition on every structure. Use it for a conformational change
     of which structures along the way are known. The structures should be about equally far from one another. Bias
     ``path["s"]`` and restrain ``path["z"]``. With other ``values`` than the numbers of the structures it is a property map: the
     value that the structures near by have.
