@@ -167,7 +167,7 @@ class AbstractCV(eqx.Module):
             return (self.name,)
         return tuple(f"{self.name}.{component}" for component in self.component_names)
 
-    def __getitem__(self, component: str) -> "Combination":
+    def __getitem__(self, component: Any) -> "Combination":
         """One component of a vector-valued CV by its name, such as ``Displacement([0, 5])["z"]``."""
         if component not in self.component_names:
             its = f"its components are {', '.join(self.component_names)}" if self.component_names else "it is a scalar"

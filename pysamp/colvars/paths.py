@@ -27,7 +27,7 @@ __all__ = ["Path", "RMSDPath"]
 _OVERLAP = 2.3  # lambda times the mean squared distance of neighbours: each then has a tenth of its neighbour's weight
 
 
-def _progress(
+def progress(
     squares: Float[Array, " m"], values: Float[np.ndarray, " m"], lam: Float[np.ndarray, ""]
 ) -> Float[Array, "2"]:
     """The pair (s, z), of the squared distances from the nodes."""
@@ -107,16 +107,22 @@ class Path(AbstractComposite):
         self.scales = np.array(np.broadcast_to(scales, (n,)))
         self.values = _values(values, len(self.nodes))
         with jax.enable_x64(True):
-            self.lam = _lam(lam, np.asarray(self._squares(jnp.asarray(self.nodes[1:]), jnp.asarray(self.nodes[:-1]))))
+            self.lam = _lam(lam, np.asarray(self.squares_of_neighbours(jnp.asarray(self.nodes))))
 
     def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "2"]:
         """Progress and distance."""
         xi = features(self.parts(x, cell))
-        return _progress(self._squares(xi[None], jnp.asarray(self.nodes, dtype=xi.dtype)), self.values, self.lam)
+        squares = self.squares(xi[None], jnp.asarray(self.nodes, dtype=xi.dtype))
+        return progress(squares, self.values, self.lam)
 
-    def _squares(self, xi: Float[Array, "_ n"], nodes: Float[Array, "m n"]) -> Float[Array, " m"]:
+    def squares(self, xi: Float[Array, "#m n"], nodes: Float[Array, "m n"]) -> Float[Array, " m"]:
+        """Squared distances between points of the space of the CVs."""
         scales = jnp.asarray(self.scales, dtype=nodes.dtype)
         return jnp.sum((difference(xi, nodes, self.cvs) / scales[None]) ** 2, axis=-1)
+
+    def squares_of_neighbours(self, nodes: Float[Array, "m n"]) -> Float[Array, " _"]:
+        """Squared distances between successive nodes."""
+        return self.squares(nodes[1:], nodes[:-1])
 
     @property
     def name(self) -> str:
@@ -195,7 +201,7 @@ class RMSDPath(AbstractSuperposed):
 
     def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "2"]:
         """Progress and distance."""
-        return _progress(self.mean_square_deviations(x, cell, self.structures), self.values, self.lam)
+        return progress(self.mean_square_deviations(x, cell, self.structures), self.values, self.lam)
 
     def _squares_of_neighbours(self) -> Float[np.ndarray, " _"]:
         with jax.enable_x64(True):
