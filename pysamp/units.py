@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from .errors import InvalidInputError
 
-__all__ = ["as_array", "as_float", "strip_unit"]
+__all__ = ["as_array", "as_float", "as_positive", "strip_unit"]
 
 
 def strip_unit(value: Any) -> Any:
@@ -49,3 +49,15 @@ def as_float(value: Any) -> Float[np.ndarray, ""]:
     if array.shape != ():
         raise InvalidInputError(f"Expected one number, got an array of shape {array.shape}.")
     return array
+
+
+def as_positive(value: Any, name: str) -> Float[np.ndarray, ""]:
+    """``value`` as one positive, finite number.
+
+    Raises:
+        InvalidInputError: if it is something else.
+    """
+    number = as_float(value)
+    if not (np.isfinite(number) and number > 0):
+        raise InvalidInputError(f"{name} must be positive, got {value!r}.")
+    return number

@@ -1,6 +1,6 @@
 """From runs to free energies and their errors."""
 
-from . import abf, static  # noqa: F401 (they register their overloads of analyze)
+from . import abf, adaptive_path, static  # noqa: F401 (they register their overloads of analyze)
 from .errors import jackknife_error
 from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
@@ -8,13 +8,16 @@ from .metadynamics import hills
 from .nonequilibrium import crooks, jarzynski, work
 from .rates import EscapeRate, escape_rate
 from .reweight import solve_wham
+from .trajectory import cartesian_pca, evaluate
 
 __all__ = [
     "EscapeRate",
     "FreeEnergy",
     "GradientIntegrator",
+    "cartesian_pca",
     "crooks",
     "escape_rate",
+    "evaluate",
     "hills",
     "jackknife_error",
     "jarzynski",

@@ -2,17 +2,96 @@
 
 from .base import AbstractCV, Combination, Custom, Group, combine, custom
 from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
+from .learned import Learned, load_weights, save_weights
+from .linear import LinearProjection, pca, tica
+from .nucleic import ERMSD
+from .orientation import EulerAngle, Orientation, RotationAngle, SpinAngle, TiltAngle
+from .paths import Path, RMSDPath
+from .projections import (
+    AzimuthalAngle,
+    DistanceFromLine,
+    DistanceFromPlane,
+    PolarAngle,
+    PositionOnAxis,
+    ProjectedDistance,
+    VectorAngle,
+)
+from .rings import (
+    PuckeringAmplitude,
+    PuckeringCoordinates,
+    PuckeringPhase,
+    PuckeringTheta,
+    SugarPuckering,
+    SugarPuckeringPhase,
+)
+from .rmsd import RMSD, DistanceRMSD, EigenvectorProjection
+from .secondary import AlphaRMSD, AntiparallelBetaRMSD, ParallelBetaRMSD
+from .selection import BackboneDihedrals, backbone, backbone_dihedrals, select
+from .shape import (
+    Acylindricity,
+    Asphericity,
+    PrincipalMoments,
+    PrincipalMomentsOfInertia,
+    RadiusOfGyration,
+    RelativeShapeAnisotropy,
+)
+from .torsions import AlphaBetaSimilarity, DihedralCorrelation
 
 __all__ = [
+    "ERMSD",
+    "RMSD",
     "AbstractCV",
+    "Acylindricity",
+    "AlphaBetaSimilarity",
+    "AlphaRMSD",
     "Angle",
+    "AntiparallelBetaRMSD",
+    "Asphericity",
+    "AzimuthalAngle",
+    "BackboneDihedrals",
     "Combination",
     "Component",
     "Custom",
     "DihedralAngle",
+    "DihedralCorrelation",
     "Displacement",
     "Distance",
+    "DistanceFromLine",
+    "DistanceFromPlane",
+    "DistanceRMSD",
+    "EigenvectorProjection",
+    "EulerAngle",
     "Group",
+    "Learned",
+    "LinearProjection",
+    "Orientation",
+    "ParallelBetaRMSD",
+    "Path",
+    "PolarAngle",
+    "PositionOnAxis",
+    "PrincipalMoments",
+    "PrincipalMomentsOfInertia",
+    "ProjectedDistance",
+    "PuckeringAmplitude",
+    "PuckeringCoordinates",
+    "PuckeringPhase",
+    "PuckeringTheta",
+    "RMSDPath",
+    "RadiusOfGyration",
+    "RelativeShapeAnisotropy",
+    "RotationAngle",
+    "SpinAngle",
+    "SugarPuckering",
+    "SugarPuckeringPhase",
+    "TiltAngle",
+    "VectorAngle",
+    "backbone",
+    "backbone_dihedrals",
     "combine",
     "custom",
+    "load_weights",
+    "pca",
+    "save_weights",
+    "select",
+    "tica",
 ]

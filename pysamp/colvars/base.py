@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from ..errors import InvalidInputError
 from ..snapshot import Cell
+from ..system import System
 from ..units import as_array, as_float
 
 __all__ = ["AbstractCV", "Combination", "Custom", "Group", "combine", "custom"]
@@ -144,6 +145,11 @@ class AbstractCV(eqx.Module):
     def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "..."]:
         """The value at point positions ``x`` [length]: a scalar, or a vector with one entry per component."""
 
+    def resolved(self, system: System) -> "AbstractCV":
+        """This CV with what it takes from the engine, such as masses, filled in; called once before the first step."""
+        del system
+        return self
+
     @property
     def n_components(self) -> int:
         """Number of numbers that the CV returns."""
@@ -160,6 +166,14 @@ class AbstractCV(eqx.Module):
         if not self.component_names:
             return (self.name,)
         return tuple(f"{self.name}.{component}" for component in self.component_names)
+
+    def __getitem__(self, component: Any) -> "Combination":
+        """One component of a vector-valued CV by its name, such as ``Displacement([0, 5])["z"]``."""
+        if component not in self.component_names:
+            its = f"its components are {', '.join(self.component_names)}" if self.component_names else "it is a scalar"
+            raise InvalidInputError(f"{self.name} has no component {component!r}; {its}.")
+        function = _Part(self.component_names.index(component))
+        return Combination(function, (self,), period=self.period, unit=self.unit, label=f"{self.name}.{component}")
 
     def __add__(self, other: Any) -> "Combination":
         return _add(self, other)
@@ -304,7 +318,63 @@ def _takes_cell(function: Callable) -> bool:
     return n_required == 2 or (variadic and not n_required) or any(p.name == "cell" for p in positional[1:2])
 
 
-class Combination(AbstractCV):
+class AbstractComposite(AbstractCV):
+    """Base class of CVs that are functions of other CVs.
+
+    Attributes:
+        cvs: the other CVs.
+    """
+
+    cvs: eqx.AbstractVar[tuple[AbstractCV, ...]]
+
+    @property
+    def atoms(self) -> type_of_points:
+        """The points of all parts, one part after the other."""
+        return tuple(point for cv in self.cvs for point in cv.atoms)
+
+    @property
+    def invariances(self) -> frozenset[str]:
+        """What leaves every part as it is; only a single part still has its own points to permute."""
+        common = frozenset.intersection(*(cv.invariances for cv in self.cvs))
+        return common if len(self.cvs) == 1 else common - {"permutation"}
+
+    def parts(self, x: Float[Array, "k 3"], cell: Cell) -> list[Float[Array, "..."]]:
+        """Values of the other CVs, whose points follow one another in ``x``.
+
+        Raises:
+            InvalidInputError: unless there are as many points as in all of them together.
+        """
+        if len(x) != len(self.atoms):
+            raise InvalidInputError(f"{self.name} needs the positions of its {len(self.atoms)} points, got {len(x)}.")
+        values, start = [], 0
+        for cv in self.cvs:
+            end = start + len(cv.atoms)
+            values.append(cv(x[start:end], cell))
+            start = end
+        return values
+
+    def resolved(self, system: System) -> "AbstractComposite":
+        """The same function of resolved parts."""
+        return eqx.tree_at(lambda cv: cv.cvs, self, tuple(cv.resolved(system) for cv in self.cvs))
+
+
+def features(values: Sequence[Float[Array, "..."]]) -> Float[Array, " n"]:
+    """Values of several CVs, scalars and vectors, one after the other."""
+    return jnp.concatenate([jnp.reshape(value, -1) for value in values])
+
+
+def difference(xi: Float[Array, "*#b n"], reference: Float[Array, "*#b n"], cvs: Sequence[AbstractCV]) -> Array:
+    """``xi - reference``, the nearest image in components of periodic CVs."""
+    result = xi - reference
+    periods = np.array([cv.period or np.inf for cv in cvs for _ in range(cv.n_components)])
+    if not np.isfinite(periods).any():
+        return result
+    shape = np.broadcast_to(periods, result.shape)
+    lengths = jnp.asarray(np.where(np.isfinite(shape), shape, 0.0), dtype=result.dtype)
+    return result - lengths * jnp.round(jax.lax.stop_gradient(result) / jnp.asarray(shape, dtype=result.dtype))
+
+
+class Combination(AbstractComposite):
     """A function of other CVs; build it with ``+ - * /`` or :func:`~pysamp.colvars.combine`."""
 
     function: _Function
@@ -331,25 +401,9 @@ class Combination(AbstractCV):
         self.unit = unit
         self.label = label
 
-    @property
-    def atoms(self) -> type_of_points:
-        """The points of all parts, one part after the other."""
-        return tuple(point for cv in self.cvs for point in cv.atoms)
-
-    @property
-    def invariances(self) -> frozenset[str]:
-        """What leaves every part as it is; only a single part still has its own points to permute."""
-        common = frozenset.intersection(*(cv.invariances for cv in self.cvs))
-        return common if len(self.cvs) == 1 else common - {"permutation"}
-
     def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "..."]:
         """The function at the values of the parts."""
-        values, start = [], 0
-        for cv in self.cvs:
-            end = start + len(cv.atoms)
-            values.append(cv(x[start:end], cell))
-            start = end
-        return self.function(*values)
+        return self.function(*self.parts(x, cell))
 
     @property
     def name(self) -> str:
@@ -378,14 +432,32 @@ def combine(function: Any, cvs: Any, *, period: Any = None, components: Sequence
     """
     if not callable(function):
         raise InvalidInputError(f"combine needs a function of the values of CVs, got {function!r}.")
+    return Combination(function, as_parts(cvs, "combine"), period=period, component_names=components)
+
+
+def as_parts(cvs: Any, what: str) -> tuple[AbstractCV, ...]:
+    """The CVs that a function of CVs is made of.
+
+    Raises:
+        InvalidInputError: if something in the list is not a CV, or it is empty.
+    """
     if not isinstance(cvs, list | tuple):
-        raise InvalidInputError(f"combine needs a list of CVs, got {cvs!r}; for a single one write [cv].")
+        raise InvalidInputError(f"{what} needs a list of CVs, got {cvs!r}; for a single one write [cv].")
     wrong = [cv for cv in cvs if not isinstance(cv, AbstractCV)]
     if wrong or not cvs:
         raise InvalidInputError(
-            f"combine needs CVs such as [Distance([0, 1]), Distance([2, 3])], got {wrong[0] if wrong else []!r}."
+            f"{what} needs CVs such as [Distance([0, 1]), Distance([2, 3])], got {wrong[0] if wrong else []!r}."
         )
-    return Combination(function, cvs, period=period, component_names=components)
+    return tuple(cvs)
+
+
+class _Part(eqx.Module):
+    """One entry of a vector."""
+
+    place: int = eqx.field(static=True)
+
+    def __call__(self, value: Float[Array, " n"]) -> Float[Array, ""]:
+        return value[self.place]
 
 
 class _Affine(eqx.Module):

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..colvars.base import AbstractCV
 from ..grids import Grid
-from .base import AbstractMethod, Bias, Observation, as_cvs, as_positive, as_stride, check_grid
+from ..units import as_positive
+from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid
 
 __all__ = ["ABF", "ABFState"]
 

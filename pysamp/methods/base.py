@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..grids import Grid
-from ..units import as_array, as_float
+from ..units import as_array
 
 __all__ = ["AbstractMethod", "AbstractStaticBias", "Bias", "Observation"]
 
@@ -153,18 +153,6 @@ def per_cv(value: Any, n: int, name: str) -> Float[np.ndarray, " n"]:
     if np.isnan(array).any():
         raise InvalidInputError(f"{name} must not be NaN, got {array.tolist()}.")
     return np.array(np.broadcast_to(array, (n,)))
-
-
-def as_positive(value: Any, name: str) -> Float[np.ndarray, ""]:
-    """``value`` as one positive, finite number.
-
-    Raises:
-        InvalidInputError: if it is something else.
-    """
-    number = as_float(value)
-    if not (np.isfinite(number) and number > 0):
-        raise InvalidInputError(f"{name} must be positive, got {value!r}.")
-    return number
 
 
 def as_stride(value: Any, name: str) -> Int[np.ndarray, ""]:

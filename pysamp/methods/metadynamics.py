@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int
 from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..grids import Grid
-from .base import AbstractMethod, Bias, Observation, as_cvs, as_positive, as_stride, check_grid, per_cv
+from ..units import as_positive
+from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid, per_cv
 
 __all__ = ["Metadynamics", "MetadynamicsState"]
 

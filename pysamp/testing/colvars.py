@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 from ..colvars.base import AbstractCV
 from ..methods.base import periodic_difference
 from ..methods.unbiased import Unbiased
-from ..sampler import Particles, Sampler, System
+from ..sampler import Particles, Sampler
 from ..snapshot import Cell, Snapshot
+from ..system import System
 from . import tolerances
 from ._numbers import assert_close, displaced, from_differences
 
@@ -50,11 +51,11 @@ def check_cv(cv: AbstractCV, snapshot: Snapshot, *, degenerate: bool = True, see
 
 class _Check:
     def __init__(self, cv: AbstractCV, snapshot: Snapshot, seed: int):
-        self.cv = cv
         self.rng = np.random.default_rng(seed)
         self.cell = snapshot.cell
         masses = np.asarray(snapshot.masses, dtype=np.float64)
         self.sampler = _sampler(cv, masses, self.cell)
+        self.cv = cv = self.sampler.methods[0].cvs[0]  # with its masses
         # A box with right angles loses them under strain.
         identity = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
         self.strained = _sampler(cv, masses, Cell(snapshot.box, reduction=self.cell.reduction or identity))

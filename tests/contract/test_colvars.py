@@ -9,13 +9,50 @@ import pytest
 
 import pysamp.colvars
 from pysamp.colvars import (
+    ERMSD,
+    RMSD,
     AbstractCV,
+    Acylindricity,
+    AlphaBetaSimilarity,
+    AlphaRMSD,
     Angle,
+    AntiparallelBetaRMSD,
+    Asphericity,
+    AzimuthalAngle,
     Component,
     DihedralAngle,
+    DihedralCorrelation,
     Displacement,
     Distance,
+    DistanceFromLine,
+    DistanceFromPlane,
+    DistanceRMSD,
+    EigenvectorProjection,
+    EulerAngle,
     Group,
+    Learned,
+    LinearProjection,
+    Orientation,
+    ParallelBetaRMSD,
+    Path,
+    PolarAngle,
+    PositionOnAxis,
+    PrincipalMoments,
+    PrincipalMomentsOfInertia,
+    ProjectedDistance,
+    PuckeringAmplitude,
+    PuckeringCoordinates,
+    PuckeringPhase,
+    PuckeringTheta,
+    RadiusOfGyration,
+    RelativeShapeAnisotropy,
+    RMSDPath,
+    RotationAngle,
+    SpinAngle,
+    SugarPuckering,
+    SugarPuckeringPhase,
+    TiltAngle,
+    VectorAngle,
     combine,
     custom,
 )
@@ -24,13 +61,31 @@ from pysamp.testing import check_cv
 
 GROUPS = [Group([0, 1, 2]), Group([3, 4], weights=1), Group([5, 6, 7], weights=[1.0, 2.0, 0.5]), Group([8, 9, 10])]
 
+ATOMS = [0, 3, 4, 9, 11, 2]
+REFERENCES = np.random.default_rng(7).normal(size=(3, 6, 3))
+RESIDUES = [list(range(5 * i, 5 * i + 5)) for i in range(6)]
+
 ENTRIES = {
+    "Acylindricity": [Acylindricity(ATOMS), Acylindricity(GROUPS, weights=[1, 2, 3, 4])],
+    "AlphaBetaSimilarity": [
+        AlphaBetaSimilarity(
+            [[0, 3, 4, 9], [3, 4, 9, 11], GROUPS], reference=[0.3, -1.0, 2.0], coefficients=[1.0, 2.0, 0.5]
+        )
+    ],
+    "AlphaRMSD": [AlphaRMSD(RESIDUES, r0=1.0), AlphaRMSD(RESIDUES, r0=1.5, n=6, metric="rmsd", nm=2.0)],
     "Angle": [Angle([0, 4, 7]), Angle(GROUPS[:3])],
+    "AntiparallelBetaRMSD": [
+        AntiparallelBetaRMSD([RESIDUES[:3], RESIDUES[3:]], r0=1.0),
+        AntiparallelBetaRMSD([RESIDUES[:3], RESIDUES[3:]], r0=1.0, metric="rmsd"),
+    ],
+    "Asphericity": [Asphericity(ATOMS)],
+    "AzimuthalAngle": [AzimuthalAngle([0, 5]), AzimuthalAngle(GROUPS[:2], axis=0)],
     "Combination": [
         Distance([0, 5]) - 2 * Distance([3, 7]),
         combine(jnp.cos, [DihedralAngle([0, 3, 4, 9])]),
         DihedralAngle([0, 3, 4, 9]) + DihedralAngle(GROUPS),
         Displacement([1, 2]) * Distance([1, 3]),
+        Displacement([1, 2])["y"],
     ],
     "Component": [Component([4], axis=1), Component([GROUPS[0]], axis=2), Component([2, GROUPS[1]], axis=0)],
     "Custom": [
@@ -38,8 +93,58 @@ ENTRIES = {
         custom(lambda x: x[0, :2], atoms=[GROUPS[2]], components=["x", "y"]),
     ],
     "DihedralAngle": [DihedralAngle([0, 3, 4, 9]), DihedralAngle(GROUPS)],
+    "DihedralCorrelation": [DihedralCorrelation([([0, 3, 4, 9], [3, 4, 9, 11]), (GROUPS, [2, 1, 0, 8])])],
     "Displacement": [Displacement([0, 5]), Displacement(GROUPS[:2])],
     "Distance": [Distance([0, 5]), Distance(GROUPS[:2])],
+    "DistanceFromLine": [DistanceFromLine([0, 4, 7]), DistanceFromLine(GROUPS[:2], direction=(1, -2, 2))],
+    "DistanceFromPlane": [DistanceFromPlane([0, 4, 7, 9]), DistanceFromPlane(GROUPS)],
+    "DistanceRMSD": [DistanceRMSD(ATOMS, REFERENCES[0], lower=0.5)],
+    "ERMSD": [ERMSD([[0, 1, 2], [5, 6, 7], [10, 3, 4]], REFERENCES.reshape(-1, 3)[:9], cutoff=5.0)],
+    "EigenvectorProjection": [
+        EigenvectorProjection(ATOMS, REFERENCES[0], REFERENCES[1:]),
+        EigenvectorProjection(GROUPS, REFERENCES[0, :4], REFERENCES[1, :4], fit_weights=None),
+    ],
+    "EulerAngle": [EulerAngle(ATOMS, REFERENCES[0], angle=angle) for angle in ("roll", "pitch", "yaw")],
+    "Learned": [
+        Learned(
+            [DihedralAngle([0, 3, 4, 9]), Distance([0, 5])],
+            lambda f: jnp.tanh(f) @ jnp.array([0.3, -0.2, 1.0], f.dtype),
+        ),
+        Learned([Displacement([0, 5])], lambda f: f[:2] ** 2, components=["a", "b"], mean=[1.0, 2.0, 3.0], scale=0.5),
+    ],
+    "LinearProjection": [
+        LinearProjection([DihedralAngle([0, 3, 4, 9]), Displacement([0, 5])], REFERENCES[0, :, :2].reshape(-1, 5)[:2])
+    ],
+    "Orientation": [Orientation(ATOMS, REFERENCES[0]), Orientation(GROUPS, REFERENCES[0, :4], weights=None)],
+    "ParallelBetaRMSD": [ParallelBetaRMSD([RESIDUES[:3], RESIDUES[3:]], r0=1.0)],
+    "Path": [
+        Path([Distance([0, 5]), DihedralAngle([0, 3, 4, 9])], [[0.5, -3.0], [1.0, 3.0], [2.0, 2.0]], scales=[1.0, 2.0]),
+        Path([PrincipalMoments(ATOMS), Distance([0, 5])], REFERENCES[0, :, [0, 1, 2, 0]].T, lam=0.5, values=range(6)),
+    ],
+    "PolarAngle": [PolarAngle([0, 5]), PolarAngle(GROUPS[:2], axis=1)],
+    "PositionOnAxis": [PositionOnAxis([0, 4, 7]), PositionOnAxis(GROUPS[:2], direction=(1, -2, 2))],
+    "PrincipalMoments": [PrincipalMoments(ATOMS, weights=1)],
+    "PrincipalMomentsOfInertia": [PrincipalMomentsOfInertia(ATOMS)],
+    "ProjectedDistance": [ProjectedDistance([0, 5], axes=(0, 1)), ProjectedDistance(GROUPS[:2], axes=[2])],
+    "PuckeringAmplitude": [PuckeringAmplitude(ATOMS)],
+    "PuckeringCoordinates": [PuckeringCoordinates(ATOMS[:5]), PuckeringCoordinates(ATOMS)],
+    "PuckeringPhase": [PuckeringPhase(ATOMS[:5]), PuckeringPhase(ATOMS)],
+    "PuckeringTheta": [PuckeringTheta(ATOMS)],
+    "RMSD": [
+        RMSD(ATOMS, REFERENCES[0]),
+        RMSD(ATOMS, REFERENCES, weights=None),
+        RMSD(ATOMS, REFERENCES[0], weights=None, fit_weights=[1, 2, 3, 4, 0, 0]),
+        RMSD(GROUPS, REFERENCES[0, :4], align=False),
+    ],
+    "RMSDPath": [RMSDPath(ATOMS, REFERENCES)],
+    "RadiusOfGyration": [RadiusOfGyration(ATOMS), RadiusOfGyration([*GROUPS, 11])],
+    "RelativeShapeAnisotropy": [RelativeShapeAnisotropy(ATOMS)],
+    "RotationAngle": [RotationAngle(ATOMS, REFERENCES[0])],
+    "SpinAngle": [SpinAngle(ATOMS, REFERENCES[0], axis=(1, -2, 2))],
+    "SugarPuckering": [SugarPuckering(ATOMS[:5])],
+    "SugarPuckeringPhase": [SugarPuckeringPhase(ATOMS[:5])],
+    "TiltAngle": [TiltAngle(ATOMS, REFERENCES[0], axis=(1, -2, 2))],
+    "VectorAngle": [VectorAngle([0, 3, 4, 9]), VectorAngle(GROUPS)],
 }
 
 BOXES = {
@@ -51,7 +156,7 @@ BOXES = {
 
 def snapshot(box, seed=3):
     rng = np.random.default_rng(seed)
-    return Snapshot(rng.normal(size=(12, 3)), None, rng.uniform(1.0, 16.0, 12), box)
+    return Snapshot(rng.normal(size=(30, 3)), None, rng.uniform(1.0, 16.0, 30), box)
 
 
 def test_every_public_cv_has_an_entry():
