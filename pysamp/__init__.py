@@ -17,8 +17,9 @@ from .files import load, save
 from .grids import Grid
 from .results import Run
 from .run import Callback, run
-from .sampler import BiasForces, Particles, Sampler, SamplerState, System
+from .sampler import BiasForces, Particles, Sampler, SamplerState
 from .snapshot import Cell, Snapshot
+from .system import System
 
 __all__ = [
     "BiasForces",

@@ -20,8 +20,9 @@ from .errors import CheckpointError, InvalidInputError, SimulationError
 from .loop import MAX_ROWS, log_columns
 from .methods.base import periodic_difference
 from .results import Run
-from .sampler import Sampler, System
+from .sampler import Sampler
 from .snapshot import Snapshot
+from .system import System
 
 __all__ = ["drive"]
 

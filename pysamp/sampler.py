@@ -13,41 +13,15 @@ from .colvars.base import AbstractCV, Group
 from .errors import InvalidInputError
 from .methods.base import AbstractMethod, Bias, Observation
 from .snapshot import Cell, Snapshot, type_of_reduction
+from .system import System
 
-__all__ = ["BiasForces", "Particles", "Sampler", "SamplerState", "System"]
+__all__ = ["BiasForces", "Particles", "Sampler", "SamplerState"]
 
 _NOT_TRACEABLE = (
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
     jax.errors.ConcretizationTypeError,
 )
-
-
-class System(eqx.Module):
-    """What the sampler must know of the simulated system before the first step.
-
-    Attributes:
-        masses: [mass]; 0 for a particle that does not move.
-        kT: thermal energy of the integrator [energy], or None if it has none.
-        timestep: [time].
-        momentum_timestep: time over which a constant force changes the momentum from one step to the next [time]; None if
-            the engine has no velocities, or hands them over at other times than half a step before the positions.
-        periodic: whether there is a box.
-        orthorhombic: whether the box keeps right angles during the run.
-        reduction: ``Cell.of(box).reduction`` of a box without right angles, which makes its minimum image cheap; or None.
-        constraints: pairs of particles whose distance is constrained.
-        massless: particles that follow others (virtual sites), on which no momentum can be defined.
-    """
-
-    masses: Float[np.ndarray, " n"]
-    timestep: float
-    kT: float | None = None
-    momentum_timestep: float | None = None
-    periodic: bool = False
-    orthorhombic: bool = False
-    reduction: type_of_reduction | None = None
-    constraints: Int[np.ndarray, "m 2"] = eqx.field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
-    massless: frozenset[int] = frozenset()
 
 
 class Particles(eqx.Module):
@@ -206,6 +180,7 @@ class Sampler(eqx.Module):
         for method in methods:
             for cv in method.cvs:
                 _check_atoms(cv, n_particles)
+        methods = tuple(_resolved(method, system) for method in methods)
         order: dict[int, int] = {}
         for method in methods:
             for cv in method.cvs:
@@ -439,6 +414,11 @@ def _check_atoms(cv: AbstractCV, n_particles: int) -> None:
             f"{cv.name} refers to particle {wrong[0]}, but the system has {n_particles} particles, numbered from 0 to "
             f"{n_particles - 1}."
         )
+
+
+def _resolved(method: AbstractMethod, system: System) -> AbstractMethod:
+    """The method with CVs that know what they take from the engine."""
+    return eqx.tree_at(lambda m: m.cvs, method, tuple(cv.resolved(system) for cv in method.cvs))
 
 
 def _locate(cv: AbstractCV, order: dict[int, int], masses: Float[np.ndarray, " n"]) -> _Points:

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from ..api import bind, describe, stack
 from ..errors import UnsupportedError
 from ..methods.base import AbstractMethod
-from ..sampler import Sampler, SamplerState, System
+from ..sampler import Sampler, SamplerState
 from ..snapshot import Snapshot
+from ..system import System
 
 __all__ = ["Bound"]
 

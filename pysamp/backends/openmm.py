@@ -31,8 +31,9 @@ from ..api import bind, describe
 from ..callback_loop import CallbackLoop
 from ..errors import InvalidInputError, PysampWarning, SimulationError, UnsupportedError
 from ..loop import FINISHED, MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop, prefer_synchronous_dispatch
-from ..sampler import BiasForces, Particles, Sampler, SamplerState, System
+from ..sampler import BiasForces, Particles, Sampler, SamplerState
 from ..snapshot import Cell, Snapshot
+from ..system import System
 from ._interrupt import interrupts_deferred
 from .base import Bound
 from .view import View

@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from ..api import bind, describe, stack
 from ..errors import InvalidInputError, SimulationError
 from ..loop import FINISHED, NEW_STEP, AbstractEngine, Loop
-from ..sampler import BiasForces, Particles, Sampler, SamplerState, System
+from ..sampler import BiasForces, Particles, Sampler, SamplerState
 from ..snapshot import Cell, Snapshot
+from ..system import System
 from ..units import as_array
 from .base import Bound
 

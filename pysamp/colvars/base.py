@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from ..errors import InvalidInputError
 from ..snapshot import Cell
+from ..system import System
 from ..units import as_array, as_float
 
 __all__ = ["AbstractCV", "Combination", "Custom", "Group", "combine", "custom"]
@@ -143,6 +144,11 @@ class AbstractCV(eqx.Module):
     @abc.abstractmethod
     def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "..."]:
         """The value at point positions ``x`` [length]: a scalar, or a vector with one entry per component."""
+
+    def resolved(self, system: System) -> "AbstractCV":
+        """This CV with what it takes from the engine, such as masses, filled in; called once before the first step."""
+        del system
+        return self
 
     @property
     def n_components(self) -> int:
@@ -350,6 +356,10 @@ class Combination(AbstractCV):
             values.append(cv(x[start:end], cell))
             start = end
         return self.function(*values)
+
+    def resolved(self, system: System) -> "Combination":
+        """The same function of resolved parts."""
+        return eqx.tree_at(lambda cv: cv.cvs, self, tuple(cv.resolved(system) for cv in self.cvs))
 
     @property
     def name(self) -> str:

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 from ..colvars.base import AbstractCV
 from ..methods.base import periodic_difference
 from ..methods.unbiased import Unbiased
-from ..sampler import Particles, Sampler, System
+from ..sampler import Particles, Sampler
 from ..snapshot import Cell, Snapshot
+from ..system import System
 from . import tolerances
 from ._numbers import assert_close, displaced, from_differences
 

@@ -29,7 +29,27 @@ def generate_toy():
     return toy.Simulation(potential, [[1.0, 0.0, 0.0]], timestep=0.01)
 
 
-ENGINES = {"toy": generate_toy}
+def generate_openmm():
+    import openmm
+
+    system = openmm.System()
+    system.addParticle(1.0)
+    potential = openmm.CustomExternalForce("(x^2 - 1)^2 + 0.5 * (y^2 + z^2)")
+    potential.addParticle(0)
+    system.addForce(potential)
+    integrator = openmm.LangevinMiddleIntegrator(120.27, 1.0, 0.01)  # kT = 1
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions([[1.0, 0.0, 0.0]])
+    return context
+
+
+def generate_python_force():
+    from pysamp.backends.openmm import PythonForceRoute
+
+    return PythonForceRoute(generate_openmm())
+
+
+ENGINES = {"toy": generate_toy, "openmm": generate_openmm, "PythonForce": generate_python_force}
 
 
 def main(engine: str, checkpoint: str, result: str, timesteps: int = 6000) -> None:

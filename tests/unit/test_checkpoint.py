@@ -319,9 +319,13 @@ def kill(process, folder, delay):
 
 @pytest.mark.kill
 @pytest.mark.parametrize("n_kills", [2, pytest.param(12, marks=pytest.mark.validation)])
-@pytest.mark.parametrize("engine", ["toy"])
+@pytest.mark.parametrize(
+    "engine", ["toy", *(pytest.param(e, marks=pytest.mark.openmm) for e in ("openmm", "PythonForce"))]
+)
 def test_a_killed_run_equals_one_that_was_not(engine, n_kills, tmp_path):
     """Kills fall before, within and after the writing of checkpoints, which takes much of this run's time."""
+    if engine != "toy":
+        pytest.importorskip("openmm")
     folder = tmp_path / "run.ckpt"
     assert run_script(engine, "", tmp_path / "whole.npz").wait() == 0
     delays = random.Random(n_kills)

@@ -14,7 +14,8 @@ from pysamp.colvars import Component, DihedralAngle, Distance
 from pysamp.counted_loop import _run_turns, run_counted
 from pysamp.loop import FINISHED, NEW_STEP, SAME_STEP, AbstractEngine, Loop
 from pysamp.methods import ABF, HarmonicBias, HarmonicWalls, Metadynamics
-from pysamp.sampler import BiasForces, Particles, Sampler, System
+from pysamp.sampler import BiasForces, Particles, Sampler
+from pysamp.system import System
 
 N_ATOMS = 4
 

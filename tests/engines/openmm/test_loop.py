@@ -27,7 +27,7 @@ METHODS = {
 }
 
 
-def compiled_text(bound):
+def compiled_text(bound) -> str:
     with jax.enable_x64(True):
         engine = _HostEngine(
             address=jax.device_put(np.int64(0)),
@@ -39,7 +39,14 @@ def compiled_text(bound):
         lowered = loop._run_loop.lower(
             parts.sampler, parts.state, engine, parts.log, np.int64(10), batched=False, fuse=True
         )
-        return lowered.compile().as_text()
+        return lowered.compile().as_text() or ""
+
+
+def found(pattern: str, text: str) -> str:
+    """The pattern's group in the text."""
+    match = re.search(pattern, text)
+    assert match, f"{pattern} is not in:\n{text[:2000]}"
+    return match.group(1)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -51,13 +58,13 @@ def test_a_step_is_one_function(systems, name):
         )
     with pysamp.bind(systems.alanine(), METHODS[name]) as bound:
         text = compiled_text(bound)
-    body = re.search(r"while\(.*body=%([\w.\-]+)", text[text.index("\nENTRY") :]).group(1)
+    body = found(r"while\(.*body=%([\w.\-]+)", text[text.index("\nENTRY") :])
     start = text.index(f"\n%{body} (")
     lines = text[start : text.index("\n}", start)].splitlines()[2:]
-    operations = [re.search(r"= .*? ([a-z\-]+)\(", line).group(1) for line in lines]
+    operations = [found(r"= .*? ([a-z\-]+)\(", line) for line in lines]
     free = ("parameter", "get-tuple-element", "tuple", "constant", "bitcast", "copy")
     assert sorted(o for o in operations if o not in free) == ["call", "custom-call"], operations
-    copied = [re.search(r"= \w+\[(.*?)\]", line).group(1) for line in lines if " copy(" in line]
+    copied = [found(r"= \w+\[(.*?)\]", line) for line in lines if " copy(" in line]
     assert set(copied) <= {"", "2"}, copied  # counters and the like; never a grid
     (call,) = (line for line in lines if " call(" in line)
     assert 'xla_cpu_small_call="true"' in call

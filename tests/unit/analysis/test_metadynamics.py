@@ -68,10 +68,11 @@ def test_replicas_are_united():
 
 def test_slices_have_the_average_bias():
     """Against the definition, hill by hill."""
-    run = ideal_metadynamics(method(), 40)
+    hills = method()
+    run = ideal_metadynamics(hills, 40)
     centers, heights = (np.asarray(a) for a in (run.states[0].methods[0].centers, run.states[0].methods[0].heights))
     edges = np.array([4, 9, 10, 40])
-    found = estimator._slice_biases(GRID, run.methods[0], centers, heights, edges)
+    found = estimator._slice_biases(GRID, hills, centers, heights, edges)
     gaussians = heights[:, None] * np.exp(-0.5 * ((GRID.centers[0] - centers) / 0.15) ** 2)
     before = np.concatenate([np.zeros((1, 80)), np.cumsum(gaussians, axis=0)])[:40]
     for i in range(3):

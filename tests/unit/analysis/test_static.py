@@ -8,7 +8,7 @@ import pytest
 import pysamp
 from pysamp import Grid
 from pysamp.colvars import Component, custom
-from pysamp.errors import InvalidInputError, UnsupportedError
+from pysamp.errors import InvalidInputError, SimulationError, UnsupportedError
 from pysamp.methods import AbstractMethod, Bias, HarmonicBias, HarmonicWalls, Metadynamics, Unbiased
 from pysamp.methods.base import as_cvs
 
@@ -26,22 +26,27 @@ def window(method, n, seed=0, n_replicas=1, points=FINE, energy=double_well):
     return make_run([method], [(None,)] * n_replicas, xi[..., None])
 
 
-def windows(seed, n=200, kspring=30.0, **options):
-    centers = np.linspace(-1.6, 1.6, 13)
+def windows(seed, n=200, kspring=30.0, n_windows=13, **options):
+    centers = np.linspace(-1.6, 1.6, n_windows)
     methods = [HarmonicBias(X, kspring=kspring, center=center) for center in centers]
     return [window(method, n, 100 * seed + i, **options) for i, method in enumerate(methods)]
 
 
-@pytest.mark.parametrize("kspring", [30.0])
-def test_umbrella_windows(kspring):
+@pytest.mark.parametrize(("kspring", "n_windows"), [(30.0, 13), (300.0, 33)], ids=["soft", "stiff"])
+def test_umbrella_windows(kspring, n_windows):
     """Bias-free and honest, soft or stiff (where a bias taken at bin centres would be off by tenths of kT).
 
     40 sets of windows. False alarms: 1e-4 of the bias, 2 % of the coverage.
     """
-    sets = [windows(seed, kspring=kspring, n=200 if kspring < 100 else 600) for seed in range(40)]
+    sets = [windows(seed, kspring=kspring, n_windows=n_windows) for seed in range(40)]
     part, scaled = covered(sets, grid=GRID)
     assert abs(scaled.mean()) < 4 / np.sqrt(40)
     assert 0.5 < part < 0.86
+
+
+def test_windows_without_overlap_say_so():
+    with pytest.raises(SimulationError, match="share no samples"):
+        pysamp.analyze(windows(0, kspring=3000.0, n_windows=7), grid=GRID)
 
 
 def test_shape_from_umbrella_windows():

@@ -8,8 +8,9 @@ import pytest
 from pysamp.colvars import Angle, Component, DihedralAngle, Displacement, Distance, Group
 from pysamp.errors import InvalidInputError
 from pysamp.methods import Unbiased
-from pysamp.sampler import Particles, Sampler, System
+from pysamp.sampler import Particles, Sampler
 from pysamp.snapshot import Cell
+from pysamp.system import System
 
 
 @pytest.fixture(autouse=True)

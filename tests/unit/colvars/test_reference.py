@@ -11,8 +11,9 @@ import pytest
 from pysamp.colvars import Angle, Component, DihedralAngle, Displacement, Distance, Group, combine
 from pysamp.methods import Unbiased
 from pysamp.methods.base import periodic_difference
-from pysamp.sampler import Particles, Sampler, System
+from pysamp.sampler import Particles, Sampler
 from pysamp.snapshot import Cell
+from pysamp.system import System
 from pysamp.testing import tolerances
 
 FILE = Path(__file__).parents[4] / "shared" / "data" / "cv_reference.json"
