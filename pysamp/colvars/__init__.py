@@ -1,6 +1,8 @@
 """Collective variables: pure functions of particle positions."""
 
 from .base import AbstractCV, Combination, Custom, Group, combine, custom
+from .contacts import AbstractContacts, ContactMap, ContactMapDistance, ContactSum, NativeContacts
+from .coordination import CoordinationNumber, HydrogenBonds, MinimumDistance
 from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
 from .switching import (
     AbstractSwitch,
@@ -16,10 +18,15 @@ from .switching import (
 
 __all__ = [
     "AbstractCV",
+    "AbstractContacts",
     "AbstractSwitch",
     "Angle",
     "Combination",
     "Component",
+    "ContactMap",
+    "ContactMapDistance",
+    "ContactSum",
+    "CoordinationNumber",
     "CosineSwitch",
     "CubicSwitch",
     "Custom",
@@ -30,6 +37,9 @@ __all__ = [
     "FermiSwitch",
     "GaussianSwitch",
     "Group",
+    "HydrogenBonds",
+    "MinimumDistance",
+    "NativeContacts",
     "RationalSwitch",
     "SmapSwitch",
     "TanhSwitch",

@@ -16,6 +16,7 @@ from ..errors import InvalidInputError
 from ..snapshot import Cell
 from ..system import System
 from ..units import as_array, as_float
+from ._neighbors import Neighborhood, NeighborList
 
 __all__ = ["AbstractCV", "Combination", "Custom", "Group", "combine", "custom"]
 
@@ -145,6 +146,11 @@ class AbstractCV(eqx.Module):
     def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "..."]:
         """The value at point positions ``x`` [length]: a scalar, or a vector with one entry per component."""
 
+    @property
+    def neighborhoods(self) -> tuple[Neighborhood, ...]:
+        """Pairs of points for which a run keeps neighbour lists; with any, ``__call__`` takes them as a third argument."""
+        return ()
+
     def resolved(self, system: System) -> "AbstractCV":
         """This CV with what it takes from the engine, such as masses, filled in; called once before the first step."""
         del system
@@ -197,6 +203,11 @@ class AbstractCV(eqx.Module):
     def __rtruediv__(self, other: Any) -> "Combination":
         inverse = _reciprocal(self)
         return inverse if as_float(other) == 1 else _scale(inverse, other)
+
+
+def evaluated(cv: AbstractCV, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Any:
+    """The value of a CV, with the neighbour lists of a run if there are any."""
+    return cv(x, cell, lists) if lists else cv(x, cell)  # type: ignore[call-arg]
 
 
 class _Function(eqx.Module):
@@ -348,13 +359,21 @@ class Combination(AbstractCV):
         common = frozenset.intersection(*(cv.invariances for cv in self.cvs))
         return common if len(self.cvs) == 1 else common - {"permutation"}
 
-    def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "..."]:
+    @property
+    def neighborhoods(self) -> tuple[Neighborhood, ...]:
+        """Those of all parts."""
+        starts = np.cumsum([0, *(len(cv.atoms) for cv in self.cvs)]).tolist()
+        return tuple(
+            pairs.shifted(start) for cv, start in zip(self.cvs, starts, strict=False) for pairs in cv.neighborhoods
+        )
+
+    def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, "..."]:
         """The function at the values of the parts."""
-        values, start = [], 0
+        values, start, first = [], 0, 0
         for cv in self.cvs:
-            end = start + len(cv.atoms)
-            values.append(cv(x[start:end], cell))
-            start = end
+            end, last = start + len(cv.atoms), first + len(cv.neighborhoods)
+            values.append(evaluated(cv, x[start:end], cell, lists[first:last]))
+            start, first = end, last
         return self.function(*values)
 
     def resolved(self, system: System) -> "Combination":

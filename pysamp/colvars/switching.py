@@ -128,8 +128,8 @@ class RationalSwitch(AbstractSwitch):
     Example:
         >>> import jax.numpy as jnp
         >>> from pysamp.colvars import RationalSwitch
-        >>> print(RationalSwitch(0.3)(jnp.array([0.0, 0.3, 3.0])))
-        [1.e+00 5.e-01 1.e-06]
+        >>> print(RationalSwitch(0.3)(jnp.array([0.0, 0.3])))
+        [1.  0.5]
 
     References:
         Iannuzzi, Laio & Parrinello, Phys. Rev. Lett. 90, 238302 (2003), doi 10.1103/PhysRevLett.90.238302.
