@@ -1,9 +1,25 @@
 """Collective variables: pure functions of particle positions."""
 
-from .base import AbstractCV, Combination, Custom, Group, combine, custom
+from .base import (
+    AbstractCV,
+    Combination,
+    Custom,
+    Group,
+    combine,
+    custom,
+)
 from .contacts import AbstractContacts, ContactMap, ContactMapDistance, ContactSum, NativeContacts
 from .coordination import CoordinationNumber, HydrogenBonds, MinimumDistance
 from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
+from .projections import (
+    AzimuthalAngle,
+    DistanceFromLine,
+    DistanceFromPlane,
+    PolarAngle,
+    PositionOnAxis,
+    ProjectedDistance,
+    VectorAngle,
+)
 from .switching import (
     AbstractSwitch,
     CosineSwitch,
@@ -15,12 +31,15 @@ from .switching import (
     SmapSwitch,
     TanhSwitch,
 )
+from .torsions import AlphaBetaSimilarity, DihedralCorrelation
 
 __all__ = [
     "AbstractCV",
     "AbstractContacts",
     "AbstractSwitch",
+    "AlphaBetaSimilarity",
     "Angle",
+    "AzimuthalAngle",
     "Combination",
     "Component",
     "ContactMap",
@@ -31,8 +50,11 @@ __all__ = [
     "CubicSwitch",
     "Custom",
     "DihedralAngle",
+    "DihedralCorrelation",
     "Displacement",
     "Distance",
+    "DistanceFromLine",
+    "DistanceFromPlane",
     "ExponentialSwitch",
     "FermiSwitch",
     "GaussianSwitch",
@@ -40,9 +62,13 @@ __all__ = [
     "HydrogenBonds",
     "MinimumDistance",
     "NativeContacts",
+    "PolarAngle",
+    "PositionOnAxis",
+    "ProjectedDistance",
     "RationalSwitch",
     "SmapSwitch",
     "TanhSwitch",
+    "VectorAngle",
     "combine",
     "custom",
 ]

@@ -1,7 +1,10 @@
-"""Vector algebra whose derivatives are finite everywhere."""
+"""Vector algebra whose derivatives are finite everywhere, and points brought together across periodic boundaries."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from ..snapshot import Cell
 
 
 def dot(a: Float[Array, "*#b 3"], b: Float[Array, "*#b 3"]) -> Float[Array, "*#b"]:
@@ -37,3 +40,17 @@ def divide(a: Float[Array, "*b"], b: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Quotient; zero with derivative zero where the denominator is zero."""
     defined = b != 0
     return jnp.where(defined, a / jnp.where(defined, b, 1.0), 0.0)
+
+
+def torsion(b1: Float[Array, "*b 3"], b2: Float[Array, "*b 3"], b3: Float[Array, "*b 3"]) -> tuple[Array, Array]:
+    """Sine and cosine of the torsion angle of three successive bonds, both times the same positive factor."""
+    n1, n2 = cross(b1, b2), cross(b2, b3)
+    return norm(b2) * dot(b1, n2), dot(n1, n2)
+
+
+def made_whole(x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "k 3"]:
+    """Every point replaced by its image nearest to the point before it in the list; the first one stays."""
+    if cell.box is None:
+        return x
+    steps = jax.lax.stop_gradient(x[1:] - x[:-1])  # how many box vectors are added does not depend on the positions
+    return jnp.concatenate([x[:1], x[1:] - jnp.cumsum(steps - cell.nearest(steps), axis=0)])

@@ -173,6 +173,14 @@ class AbstractCV(eqx.Module):
             return (self.name,)
         return tuple(f"{self.name}.{component}" for component in self.component_names)
 
+    def __getitem__(self, component: str) -> "Combination":
+        """One component of a vector-valued CV by its name, such as ``Displacement([0, 5])["z"]``."""
+        if component not in self.component_names:
+            its = f"its components are {', '.join(self.component_names)}" if self.component_names else "it is a scalar"
+            raise InvalidInputError(f"{self.name} has no component {component!r}; {its}.")
+        function = _Part(self.component_names.index(component))
+        return Combination(function, (self,), period=self.period, unit=self.unit, label=f"{self.name}.{component}")
+
     def __add__(self, other: Any) -> "Combination":
         return _add(self, other)
 
@@ -415,6 +423,15 @@ def combine(function: Any, cvs: Any, *, period: Any = None, components: Sequence
             f"combine needs CVs such as [Distance([0, 1]), Distance([2, 3])], got {wrong[0] if wrong else []!r}."
         )
     return Combination(function, cvs, period=period, component_names=components)
+
+
+class _Part(eqx.Module):
+    """One entry of a vector."""
+
+    place: int = eqx.field(static=True)
+
+    def __call__(self, value: Float[Array, " n"]) -> Float[Array, ""]:
+        return value[self.place]
 
 
 class _Affine(eqx.Module):

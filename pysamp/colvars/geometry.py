@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ..errors import InvalidInputError
 from ..snapshot import Cell
-from ._vectors import arctan2, cross, dot, norm
+from ._vectors import arctan2, cross, dot, norm, torsion
 from .base import AbstractCV, as_points, check_number_of_points, type_of_points
 
 __all__ = ["Angle", "Component", "DihedralAngle", "Displacement", "Distance"]
@@ -221,5 +221,4 @@ class DihedralAngle(AbstractCV):
     def __call__(self, x: Float[Array, "4 3"], cell: Cell) -> Float[Array, ""]:
         """Torsion about the middle bond."""
         b1, b2, b3 = cell.displacement(x[:-1], x[1:])
-        n1, n2 = cross(b1, b2), cross(b2, b3)
-        return arctan2(norm(b2) * dot(b1, n2), dot(n1, n2))
+        return arctan2(*torsion(b1, b2, b3))

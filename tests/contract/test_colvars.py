@@ -10,12 +10,21 @@ import pytest
 import pysamp.colvars
 from pysamp.colvars import (
     AbstractCV,
+    AlphaBetaSimilarity,
     Angle,
+    AzimuthalAngle,
     Component,
     DihedralAngle,
+    DihedralCorrelation,
     Displacement,
     Distance,
+    DistanceFromLine,
+    DistanceFromPlane,
     Group,
+    PolarAngle,
+    PositionOnAxis,
+    ProjectedDistance,
+    VectorAngle,
     combine,
     custom,
 )
@@ -25,12 +34,19 @@ from pysamp.testing import check_cv
 GROUPS = [Group([0, 1, 2]), Group([3, 4], weights=1), Group([5, 6, 7], weights=[1.0, 2.0, 0.5]), Group([8, 9, 10])]
 
 ENTRIES = {
+    "AlphaBetaSimilarity": [
+        AlphaBetaSimilarity(
+            [[0, 3, 4, 9], [3, 4, 9, 11], GROUPS], reference=[0.3, -1.0, 2.0], coefficients=[1.0, 2.0, 0.5]
+        )
+    ],
     "Angle": [Angle([0, 4, 7]), Angle(GROUPS[:3])],
+    "AzimuthalAngle": [AzimuthalAngle([0, 5]), AzimuthalAngle(GROUPS[:2], axis=0)],
     "Combination": [
         Distance([0, 5]) - 2 * Distance([3, 7]),
         combine(jnp.cos, [DihedralAngle([0, 3, 4, 9])]),
         DihedralAngle([0, 3, 4, 9]) + DihedralAngle(GROUPS),
         Displacement([1, 2]) * Distance([1, 3]),
+        Displacement([1, 2])["y"],
     ],
     "Component": [Component([4], axis=1), Component([GROUPS[0]], axis=2), Component([2, GROUPS[1]], axis=0)],
     "Custom": [
@@ -38,8 +54,15 @@ ENTRIES = {
         custom(lambda x: x[0, :2], atoms=[GROUPS[2]], components=["x", "y"]),
     ],
     "DihedralAngle": [DihedralAngle([0, 3, 4, 9]), DihedralAngle(GROUPS)],
+    "DihedralCorrelation": [DihedralCorrelation([([0, 3, 4, 9], [3, 4, 9, 11]), (GROUPS, [2, 1, 0, 8])])],
     "Displacement": [Displacement([0, 5]), Displacement(GROUPS[:2])],
     "Distance": [Distance([0, 5]), Distance(GROUPS[:2])],
+    "DistanceFromLine": [DistanceFromLine([0, 4, 7]), DistanceFromLine(GROUPS[:2], direction=(1, -2, 2))],
+    "DistanceFromPlane": [DistanceFromPlane([0, 4, 7, 9]), DistanceFromPlane(GROUPS)],
+    "PolarAngle": [PolarAngle([0, 5]), PolarAngle(GROUPS[:2], axis=1)],
+    "PositionOnAxis": [PositionOnAxis([0, 4, 7]), PositionOnAxis(GROUPS[:2], direction=(1, -2, 2))],
+    "ProjectedDistance": [ProjectedDistance([0, 5], axes=(0, 1)), ProjectedDistance(GROUPS[:2], axes=[2])],
+    "VectorAngle": [VectorAngle([0, 3, 4, 9]), VectorAngle(GROUPS)],
 }
 
 BOXES = {

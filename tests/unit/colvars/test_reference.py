@@ -8,7 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pysamp.colvars import Angle, Component, DihedralAngle, Displacement, Distance, Group, combine
+from pysamp.colvars import (
+    AlphaBetaSimilarity,
+    Angle,
+    Component,
+    DihedralAngle,
+    DihedralCorrelation,
+    Displacement,
+    Distance,
+    DistanceFromLine,
+    DistanceFromPlane,
+    Group,
+    PositionOnAxis,
+    ProjectedDistance,
+    VectorAngle,
+    combine,
+)
 from pysamp.methods import Unbiased
 from pysamp.methods.base import periodic_difference
 from pysamp.sampler import Particles, Sampler
@@ -39,7 +54,8 @@ def distance(p):
 
 
 def angle(p):
-    return Angle(points(p)) if len(p["sites"]) == 3 else None
+    sites = points(p)
+    return Angle(sites) if len(sites) == 3 else VectorAngle([sites[1], sites[0], sites[2], sites[3]])
 
 
 def position(p):
@@ -55,6 +71,22 @@ MAKE = {
     "dihedral": lambda p: DihedralAngle(points(p)),
     "cos_dihedral": lambda p: combine(jnp.cos, [DihedralAngle(points(p))]),
     "position": position,
+}
+
+
+def stacked(*cvs):
+    """Several scalars in one vector."""
+    return combine(lambda *values: jnp.stack(values), list(cvs), components=[f"c{i}" for i in range(len(cvs))])
+
+
+MAKE |= {
+    "alphabeta": lambda p: AlphaBetaSimilarity(
+        p["torsions"], reference=p["references"], coefficients=p["coefficients"]
+    ),
+    "axis_projection": lambda p: stacked(PositionOnAxis(points(p)), DistanceFromLine(points(p))),
+    "dihcor": lambda p: DihedralCorrelation(p["torsion_pairs"]),
+    "distance_projected": lambda p: ProjectedDistance(points(p), axes=p["axes"]),
+    "plane_distance": lambda p: DistanceFromPlane(points(p)),
 }
 
 
