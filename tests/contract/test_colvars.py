@@ -14,6 +14,11 @@ from pysamp.colvars import (
     Angle,
     AzimuthalAngle,
     Component,
+    ContactMap,
+    ContactMapDistance,
+    ContactSum,
+    CoordinationNumber,
+    CubicSwitch,
     DihedralAngle,
     DihedralCorrelation,
     Displacement,
@@ -21,9 +26,14 @@ from pysamp.colvars import (
     DistanceFromLine,
     DistanceFromPlane,
     Group,
+    HydrogenBonds,
+    MinimumDistance,
+    NativeContacts,
     PolarAngle,
     PositionOnAxis,
     ProjectedDistance,
+    RationalSwitch,
+    SmapSwitch,
     VectorAngle,
     combine,
     custom,
@@ -31,6 +41,7 @@ from pysamp.colvars import (
 from pysamp.snapshot import Snapshot
 from pysamp.testing import check_cv
 
+NEAR = RationalSwitch(0.7, d0=0.2, cutoff=1.6)
 GROUPS = [Group([0, 1, 2]), Group([3, 4], weights=1), Group([5, 6, 7], weights=[1.0, 2.0, 0.5]), Group([8, 9, 10])]
 
 ENTRIES = {
@@ -49,6 +60,19 @@ ENTRIES = {
         Displacement([1, 2])["y"],
     ],
     "Component": [Component([4], axis=1), Component([GROUPS[0]], axis=2), Component([2, GROUPS[1]], axis=0)],
+    "ContactMap": [ContactMap([(0, 5), (0, 8), (9, 1)], switch=NEAR, weights=[1.0, 2.0, 0.5])],
+    "ContactMapDistance": [
+        ContactMapDistance([(0, 5), (GROUPS[1], 8)], switch=NEAR, reference=[0.3, 0.9], weights=[1.0, 2.0])
+    ],
+    "ContactSum": [
+        ContactSum([(0, 5), (GROUPS[1], 8)], switch=NEAR),
+        ContactSum([(0, 5), (0, 8), (9, 1)], switch=[NEAR, SmapSwitch(0.9, a=3, b=2), NEAR]),
+    ],
+    "CoordinationNumber": [
+        CoordinationNumber(range(12), switch=NEAR),
+        CoordinationNumber([0, 1, 2], [2, 5, 6, 7], switch=CubicSwitch(0.9, d0=0.3)),
+        CoordinationNumber(GROUPS[:2], [GROUPS[2], 8, 9], switch=RationalSwitch(1.0)),
+    ],
     "Custom": [
         custom(lambda x, cell: jnp.sum(cell.displacement(x[:-1], x[1:]) ** 2), atoms=[0, 3, 8]),
         custom(lambda x: x[0, :2], atoms=[GROUPS[2]], components=["x", "y"]),
@@ -59,6 +83,12 @@ ENTRIES = {
     "Distance": [Distance([0, 5]), Distance(GROUPS[:2])],
     "DistanceFromLine": [DistanceFromLine([0, 4, 7]), DistanceFromLine(GROUPS[:2], direction=(1, -2, 2))],
     "DistanceFromPlane": [DistanceFromPlane([0, 4, 7, 9]), DistanceFromPlane(GROUPS)],
+    "HydrogenBonds": [
+        HydrogenBonds([(0, 1), (0, 2), (3, 4)], [0, 3, 5, 8], distance=NEAR),
+        HydrogenBonds([(0, 1), (5, 4)], [3, 9, 8], distance=NEAR, angle=None),
+    ],
+    "MinimumDistance": [MinimumDistance([0, 1, 2], [5, GROUPS[3]], beta=5.0)],
+    "NativeContacts": [NativeContacts([(0, 5), (GROUPS[1], 8)], reference=[0.4, 0.7], beta=3.0)],
     "PolarAngle": [PolarAngle([0, 5]), PolarAngle(GROUPS[:2], axis=1)],
     "PositionOnAxis": [PositionOnAxis([0, 4, 7]), PositionOnAxis(GROUPS[:2], direction=(1, -2, 2))],
     "ProjectedDistance": [ProjectedDistance([0, 5], axes=(0, 1)), ProjectedDistance(GROUPS[:2], axes=[2])],
