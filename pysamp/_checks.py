@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -33,7 +34,9 @@ def _values_and_slopes(
     """CVs and their derivatives along ``direction`` at several points."""
 
     def at(x: Float[Array, "k 3"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        return jax.jvp(lambda x: sampler.xi(eqx.tree_at(lambda p: p.positions, particles, x)), (x,), (direction,))
+        xi, pullback = jax.vjp(lambda x: sampler.xi(eqx.tree_at(lambda p: p.positions, particles, x)), x)
+        slopes = [jnp.vdot(pullback(row)[0], direction) for row in jnp.eye(xi.size, dtype=xi.dtype)]
+        return xi, jnp.stack(slopes)
 
     return jax.lax.map(at, points)
 

@@ -62,6 +62,7 @@ class CallbackLoop:
             with jax.enable_x64(True):
                 self._loop.state, self._loop.log = self._unpack(*self._packed)
             self._packed = None
+            self._loop.make_room()
 
     def __call__(
         self, kind: int, positions: ArrayLike, box: ArrayLike | None, velocities: ArrayLike | None

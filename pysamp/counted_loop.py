@@ -45,6 +45,7 @@ def run_counted(loop: Loop, engine: Engine, *, n_steps: int, log_every: int, tur
                 n_turns -= block
             jax.block_until_ready(loop.log.n_rows)
             n_turns = turns_left()
+    loop.make_room()
     return engine
 
 

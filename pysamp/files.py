@@ -23,7 +23,7 @@ from .errors import CheckpointError, InvalidInputError
 from .grids import Grid
 from .methods.base import AbstractMethod, Observation
 from .results import Run
-from .sampler import SamplerState, as_methods
+from .sampler import SamplerState, as_methods, no_lists
 from .snapshot import Cell, Snapshot
 
 __all__ = ["load", "save"]
@@ -262,7 +262,10 @@ def _state_template(run_methods: Sequence[AbstractMethod]) -> SamplerState:
             xi = jnp.zeros(item.n_cvs)
             states.append(item.init(Observation(xi, step, one, key, xi, one)))
         n = sum(item.n_cvs for item in run_methods)
-        return SamplerState(step, jax.random.key_data(key), tuple(states), jnp.zeros(n), jnp.zeros(len(run_methods)))
+        energies = jnp.zeros(len(run_methods))
+        return SamplerState(
+            step, jax.random.key_data(key), tuple(states), jnp.zeros(n), energies, no_lists(run_methods)
+        )
 
     with jax.enable_x64(True):
         return jax.eval_shape(make)

@@ -316,7 +316,14 @@ class Loop:
                 lambda fuse: _run_loop(*args, batched=batched, fuse=engine.fuse and fuse), self.log.n_rows
             )
             jax.block_until_ready(self.log.n_rows)  # JAX may run the loop in the background
+        self.make_room()
         return engine
+
+    def make_room(self) -> None:
+        """Lengthen neighbour lists that were too short; what they lack was found in another way, which takes longer."""
+        with jax.enable_x64(True):
+            state = self.sampler.with_room(self.state)
+            self.state = state if self.device is None else jax.device_put(state, self.device)
 
     def compile_as_one_function(self, call: Callable[[bool], Any], donated: Array) -> Any:
         """``call(True)``, or ``call(False)`` if XLA cannot compile the sampler's step as one function.
@@ -378,7 +385,8 @@ class Loop:
             else:
                 stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
                 state = eqx.tree_at(lambda s: s.step, stacked, jnp.array(states[0].step))
-            self.state = state if self.device is None else jax.device_put(state, self.device)
+            self.state = state
+        self.make_room()
 
     def _empty_log(self) -> Log:
         width = len(log_columns(self.sampler))

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from .colvars.base import AbstractCV, Group
+from .colvars._neighbors import NeighborList, with_room
+from .colvars.base import AbstractCV, Group, evaluated
 from .errors import InvalidInputError
 from .methods.base import AbstractMethod, Bias, Observation
 from .snapshot import Cell, Snapshot, type_of_reduction
@@ -50,6 +51,9 @@ class BiasForces(eqx.Module):
     forces: Float[Array, "k 3"]
 
 
+type_of_lists = tuple[tuple[tuple[NeighborList, ...], ...], ...]
+
+
 class SamplerState(eqx.Module):
     """Everything that changes from step to step.
 
@@ -59,6 +63,8 @@ class SamplerState(eqx.Module):
         methods: one state per method.
         xi: CVs at the last step, methods one after the other.
         energies: bias energy of each method at the last step [energy].
+        lists: neighbour lists of each method's CVs, of those that want some. They save time only: whatever they hold, the
+            bias is the same to rounding.
     """
 
     step: Int[Array, ""]
@@ -66,6 +72,7 @@ class SamplerState(eqx.Module):
     methods: tuple[Any, ...]
     xi: Float[Array, " n"]
     energies: Float[Array, " m"]
+    lists: type_of_lists = ()
 
 
 class _Points(eqx.Module):
@@ -245,7 +252,9 @@ class Sampler(eqx.Module):
             method.init(Observation(value, step, jnp.asarray(self.kT), key, jnp.zeros_like(value), jnp.ones(())))
             for method, value in zip(self.methods, xi, strict=True)
         )
-        return SamplerState(step, jax.random.key_data(key), methods, jnp.concatenate(xi), jnp.zeros(len(self.methods)))
+        lists = self._renewed(no_lists(self.methods), particles)
+        energies = jnp.zeros(len(self.methods))
+        return SamplerState(step, jax.random.key_data(key), methods, jnp.concatenate(xi), energies, lists)
 
     def particles(self, snapshot: Snapshot) -> Particles:
         """The sampler's particles in a snapshot of the whole system."""
@@ -261,6 +270,19 @@ class Sampler(eqx.Module):
         methods = tuple(m.reserve(s, n_steps) for m, s in zip(self.methods, state.methods, strict=True))
         return eqx.tree_at(lambda s: s.methods, state, methods)
 
+    def with_room(self, state: SamplerState) -> SamplerState:
+        """The state with longer neighbour lists where they were too short, else itself. On the host."""
+        if not jax.tree.leaves(state.lists):
+            return state
+        lists = tuple(
+            tuple(
+                tuple(with_room(old, pairs) for old, pairs in zip(lists, cv.neighborhoods, strict=True))
+                for cv, lists in zip(method.cvs, of_method, strict=True)
+            )
+            for method, of_method in zip(self.methods, state.lists, strict=True)
+        )
+        return eqx.tree_at(lambda s: s.lists, state, lists)
+
     def step(
         self, state: SamplerState, particles: Particles, is_step: bool | Bool[Array, ""] = True
     ) -> tuple[SamplerState, BiasForces]:
@@ -269,9 +291,11 @@ class Sampler(eqx.Module):
         Args:
             state: state so far.
             particles: what the engine handed over.
-            is_step: False for one more evaluation within the same step (barostat trial, energy query): the state stays.
+            is_step: False for one more evaluation within the same step (barostat trial, energy query): the state stays, up
+                to the neighbour lists.
         """
-        observations, pullbacks = self._observe(state, particles)
+        lists = self._renewed(state.lists, particles)
+        observations, pullbacks = self._observe(state, particles, lists)
         methods = []
         for method, method_state, obs in zip(self.methods, state.methods, observations, strict=True):
             if is_step is True:
@@ -291,12 +315,13 @@ class Sampler(eqx.Module):
             methods=tuple(methods),
             xi=jnp.where(is_step, xi, state.xi),
             energies=jnp.where(is_step, energies, state.energies),
+            lists=lists,
         )
         return after, self._assemble(biases, pullbacks)
 
     def evaluate(self, state: SamplerState, particles: Particles) -> BiasForces:
         """Bias at other positions; the state does not move."""
-        observations, pullbacks = self._observe(state, particles)
+        observations, pullbacks = self._observe(state, particles, self._renewed(state.lists, particles))
         biases = [m.bias(s, o) for m, s, o in zip(self.methods, state.methods, observations, strict=True)]
         return self._assemble(biases, pullbacks)
 
@@ -335,12 +360,29 @@ class Sampler(eqx.Module):
                 result[f"{label}.{quantity}"] = value
         return dict(sorted(result.items()))  # the order in which JAX returns dictionaries
 
-    def _xi(self, index: int, particles: Particles) -> Float[Array, " n"]:
+    def _renewed(self, lists: type_of_lists, particles: Particles) -> type_of_lists:
+        """The neighbour lists for the present positions."""
+        cell = self.cell(particles.box)
+
+        def renewed(cv: AbstractCV, points: _Points, lists: tuple[NeighborList, ...]) -> tuple[NeighborList, ...]:
+            if not lists:
+                return ()
+            x = points(particles.positions, cell)
+            return tuple(old.renewed(pairs, x, cell) for old, pairs in zip(lists, cv.neighborhoods, strict=True))
+
+        return tuple(
+            tuple(renewed(*of_cv) for of_cv in zip(method.cvs, points, of_method, strict=True))
+            for method, points, of_method in zip(self.methods, self.points, lists, strict=True)
+        )
+
+    def _xi(self, index: int, particles: Particles, lists: type_of_lists | None = None) -> Float[Array, " n"]:
         cell = self.cell(particles.box)
         values = []
-        for cv, points in zip(self.methods[index].cvs, self.points[index], strict=True):
+        for k, (cv, points) in enumerate(zip(self.methods[index].cvs, self.points[index], strict=True)):
+            x = points(particles.positions, cell)
             try:
-                value = jnp.asarray(cv(points(particles.positions, cell), cell), dtype=jnp.result_type(float))
+                value = evaluated(cv, x, cell, () if lists is None else lists[index][k])
+                value = jnp.asarray(value, dtype=jnp.result_type(float))
             except _NOT_TRACEABLE as error:
                 raise InvalidInputError(
                     f"The CV {cv.name} is not made of JAX operations, so it has no derivative and cannot be compiled. Use "
@@ -355,14 +397,16 @@ class Sampler(eqx.Module):
             values.append(value.reshape(-1))
         return jnp.concatenate(values)
 
-    def _observe(self, state: SamplerState, particles: Particles) -> tuple[list[Observation], list[Callable]]:
+    def _observe(
+        self, state: SamplerState, particles: Particles, lists: type_of_lists
+    ) -> tuple[list[Observation], list[Callable]]:
         """What each method sees, and for each the map from a force on xi to forces on the atoms."""
         cell = self.cell(particles.box)
         observations, pullbacks = [], []
         for i, momenta in enumerate(self.momenta):
 
             def xi_of(x: Float[Array, "k 3"], i: int = i) -> Float[Array, " n"]:
-                return self._xi(i, eqx.tree_at(lambda p: p.positions, particles, x))
+                return self._xi(i, eqx.tree_at(lambda p: p.positions, particles, x), lists)
 
             xi, pullback = jax.vjp(xi_of, particles.positions)
             momentum = jnp.zeros_like(xi)
@@ -382,6 +426,15 @@ class Sampler(eqx.Module):
     def _assemble(biases: Sequence[Bias], pullbacks: Sequence[Callable]) -> BiasForces:
         forces = [pullback(bias.force) for bias, pullback in zip(biases, pullbacks, strict=True)]
         return BiasForces(sum((bias.energy for bias in biases[1:]), biases[0].energy), sum(forces[1:], forces[0]))
+
+
+def no_lists(methods: Sequence[AbstractMethod]) -> type_of_lists:
+    """Neighbour lists of all CVs, still to be built."""
+    dtype = jnp.result_type(float)
+    return tuple(
+        tuple(tuple(NeighborList.empty(pairs, dtype) for pairs in cv.neighborhoods) for cv in method.cvs)
+        for method in methods
+    )
 
 
 def as_methods(methods: Any) -> tuple[AbstractMethod, ...]:

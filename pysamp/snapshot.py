@@ -97,21 +97,34 @@ class Cell(eqx.Module):
         if self.box is None:
             return vector
         # Components apart, sums written out: XLA makes one loop of it, without calls to a linear algebra library.
-        parts = tuple(vector[..., k] for k in range(3))
+        parts, basis = tuple(vector[..., k] for k in range(3)), self.basis
+        fixed, lattice = jax.lax.stop_gradient((parts, basis))
+        images = (
+            [jnp.round(x / lattice[k][k]) for k, x in enumerate(fixed)]
+            if self.orthorhombic
+            else _images(fixed, lattice)
+        )
+        # With right angles the zeros too: the derivative with respect to a shear is theirs.
+        shift = _combine(images, basis)
+        return jnp.stack([x - y for x, y in zip(parts, shift, strict=True)], axis=-1)
+
+    @property
+    def basis(self) -> tuple[tuple[Any, Any, Any], ...]:
+        """Three short vectors that span the same lattice as the box, each as its three components [length].
+
+        Raises:
+            ValueError: if there is no box.
+        """
+        if self.box is None:
+            raise ValueError("without a box there is no lattice")
         box = tuple(tuple(self.box[i, k] for k in range(3)) for i in range(3))
         if self.orthorhombic:
-            fixed, lengths = jax.lax.stop_gradient((parts, (box[0][0], box[1][1], box[2][2])))
-            images = [jnp.round(x / length) for x, length in zip(fixed, lengths, strict=True)]
-            shift = _combine(images, box)  # the zeros too: the derivative with respect to a shear is theirs
-            return jnp.stack([x - y for x, y in zip(parts, shift, strict=True)], axis=-1)
+            return box
         reduction = self.reduction
         if reduction is None:
             found = _reduce(jax.lax.stop_gradient(self.box))
             reduction = tuple(tuple(found[i, j] for j in range(3)) for i in range(3))
-        basis = tuple(_combine(coefficients, box) for coefficients in reduction)
-        images = _images(*jax.lax.stop_gradient((parts, basis)))
-        shift = _combine(images, basis)
-        return jnp.stack([x - y for x, y in zip(parts, shift, strict=True)], axis=-1)
+        return tuple(_combine(coefficients, box) for coefficients in reduction)
 
 
 def _dot(a: Any, b: Any) -> Any:

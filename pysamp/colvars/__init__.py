@@ -1,6 +1,15 @@
 """Collective variables: pure functions of particle positions."""
 
-from .base import AbstractCV, Combination, Custom, Group, combine, custom
+from .base import (
+    AbstractCV,
+    Combination,
+    Custom,
+    Group,
+    combine,
+    custom,
+)
+from .contacts import AbstractContacts, ContactMap, ContactMapDistance, ContactSum, NativeContacts
+from .coordination import CoordinationNumber, HydrogenBonds, MinimumDistance
 from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
 from .learned import Learned, load_weights, save_weights
 from .linear import LinearProjection, pca, tica
@@ -35,12 +44,25 @@ from .shape import (
     RadiusOfGyration,
     RelativeShapeAnisotropy,
 )
+from .switching import (
+    AbstractSwitch,
+    CosineSwitch,
+    CubicSwitch,
+    ExponentialSwitch,
+    FermiSwitch,
+    GaussianSwitch,
+    RationalSwitch,
+    SmapSwitch,
+    TanhSwitch,
+)
 from .torsions import AlphaBetaSimilarity, DihedralCorrelation
 
 __all__ = [
     "ERMSD",
     "RMSD",
     "AbstractCV",
+    "AbstractContacts",
+    "AbstractSwitch",
     "Acylindricity",
     "AlphaBetaSimilarity",
     "AlphaRMSD",
@@ -51,6 +73,12 @@ __all__ = [
     "BackboneDihedrals",
     "Combination",
     "Component",
+    "ContactMap",
+    "ContactMapDistance",
+    "ContactSum",
+    "CoordinationNumber",
+    "CosineSwitch",
+    "CubicSwitch",
     "Custom",
     "DihedralAngle",
     "DihedralCorrelation",
@@ -61,9 +89,15 @@ __all__ = [
     "DistanceRMSD",
     "EigenvectorProjection",
     "EulerAngle",
+    "ExponentialSwitch",
+    "FermiSwitch",
+    "GaussianSwitch",
     "Group",
+    "HydrogenBonds",
     "Learned",
     "LinearProjection",
+    "MinimumDistance",
+    "NativeContacts",
     "Orientation",
     "ParallelBetaRMSD",
     "Path",
@@ -78,11 +112,14 @@ __all__ = [
     "PuckeringTheta",
     "RMSDPath",
     "RadiusOfGyration",
+    "RationalSwitch",
     "RelativeShapeAnisotropy",
     "RotationAngle",
+    "SmapSwitch",
     "SpinAngle",
     "SugarPuckering",
     "SugarPuckeringPhase",
+    "TanhSwitch",
     "TiltAngle",
     "VectorAngle",
     "backbone",

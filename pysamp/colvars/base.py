@@ -16,6 +16,7 @@ from ..errors import InvalidInputError
 from ..snapshot import Cell
 from ..system import System
 from ..units import as_array, as_float
+from ._neighbors import Neighborhood, NeighborList
 
 __all__ = ["AbstractCV", "Combination", "Custom", "Group", "combine", "custom"]
 
@@ -145,6 +146,11 @@ class AbstractCV(eqx.Module):
     def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "..."]:
         """The value at point positions ``x`` [length]: a scalar, or a vector with one entry per component."""
 
+    @property
+    def neighborhoods(self) -> tuple[Neighborhood, ...]:
+        """Pairs of points for which a run keeps neighbour lists; with any, ``__call__`` takes them as a third argument."""
+        return ()
+
     def resolved(self, system: System) -> "AbstractCV":
         """This CV with what it takes from the engine, such as masses, filled in; called once before the first step."""
         del system
@@ -205,6 +211,11 @@ class AbstractCV(eqx.Module):
     def __rtruediv__(self, other: Any) -> "Combination":
         inverse = _reciprocal(self)
         return inverse if as_float(other) == 1 else _scale(inverse, other)
+
+
+def evaluated(cv: AbstractCV, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Any:
+    """The value of a CV, with the neighbour lists of a run if there are any."""
+    return cv(x, cell, lists) if lists else cv(x, cell)  # type: ignore[call-arg]
 
 
 class _Function(eqx.Module):
@@ -338,19 +349,29 @@ class AbstractComposite(AbstractCV):
         common = frozenset.intersection(*(cv.invariances for cv in self.cvs))
         return common if len(self.cvs) == 1 else common - {"permutation"}
 
-    def parts(self, x: Float[Array, "k 3"], cell: Cell) -> list[Float[Array, "..."]]:
-        """Values of the other CVs, whose points follow one another in ``x``.
+    @property
+    def neighborhoods(self) -> tuple[Neighborhood, ...]:
+        """Those of all parts."""
+        starts = np.cumsum([0, *(len(cv.atoms) for cv in self.cvs)]).tolist()
+        return tuple(
+            pairs.shifted(start) for cv, start in zip(self.cvs, starts, strict=False) for pairs in cv.neighborhoods
+        )
+
+    def parts(
+        self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()
+    ) -> list[Float[Array, "..."]]:
+        """Values of the other CVs, whose points follow one another in ``x``, and so do their neighbour lists.
 
         Raises:
             InvalidInputError: unless there are as many points as in all of them together.
         """
         if len(x) != len(self.atoms):
             raise InvalidInputError(f"{self.name} needs the positions of its {len(self.atoms)} points, got {len(x)}.")
-        values, start = [], 0
+        values, start, first = [], 0, 0
         for cv in self.cvs:
-            end = start + len(cv.atoms)
-            values.append(cv(x[start:end], cell))
-            start = end
+            end, last = start + len(cv.atoms), first + len(cv.neighborhoods)
+            values.append(evaluated(cv, x[start:end], cell, lists[first:last]))
+            start, first = end, last
         return values
 
     def resolved(self, system: System) -> "AbstractComposite":
@@ -401,9 +422,9 @@ class Combination(AbstractComposite):
         self.unit = unit
         self.label = label
 
-    def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, "..."]:
         """The function at the values of the parts."""
-        return self.function(*self.parts(x, cell))
+        return self.function(*self.parts(x, cell, lists))
 
     @property
     def name(self) -> str:

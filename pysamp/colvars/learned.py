@@ -13,6 +13,7 @@ from .._serial import from_arrays, to_arrays
 from ..errors import CheckpointError, InvalidInputError, UnsupportedError
 from ..snapshot import Cell
 from ..units import as_array
+from ._neighbors import NeighborList
 from .base import AbstractComposite, AbstractCV, _as_function, _Function, as_parts
 from .linear import features_of, n_features
 
@@ -77,9 +78,9 @@ class Learned(AbstractComposite):
                 )
         self.mean, self.scale = (np.array(np.broadcast_to(value, (n,))) for value in given.values())
 
-    def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, "..."]:
         """The function of the features."""
-        features = features_of(self.cvs, self.parts(x, cell))
+        features = features_of(self.cvs, self.parts(x, cell, lists))
         mean, scale = (jnp.asarray(p, dtype=features.dtype) for p in (self.mean, self.scale))
         return self.function((features - mean) / scale)
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from ..errors import InvalidInputError
 from ..snapshot import Cell
 from ..units import as_array
+from ._neighbors import NeighborList
 from .base import AbstractComposite, AbstractCV, as_parts
 
 __all__ = ["LinearProjection", "pca", "tica"]
@@ -65,9 +66,9 @@ class LinearProjection(AbstractComposite):
         self.mean = np.array(np.broadcast_to(mean, (n,)))
         self.eigenvalues = None if eigenvalues is None else as_array(eigenvalues)
 
-    def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, " m"]:
+    def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, " m"]:
         """The combinations."""
-        features = features_of(self.cvs, self.parts(x, cell))
+        features = features_of(self.cvs, self.parts(x, cell, lists))
         vectors, mean = (jnp.asarray(p, dtype=features.dtype) for p in (self.vectors, self.mean))
         return jnp.sum(vectors * (features - mean)[None], axis=1)
 

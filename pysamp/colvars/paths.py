@@ -8,6 +8,7 @@ The progress $s$ is a mean of the values $v_k$ of the nodes near by, their numbe
 about the squared distance from the path, and may be negative between nodes.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float
 from ..errors import InvalidInputError
 from ..snapshot import Cell
 from ..units import as_array, as_positive
+from ._neighbors import NeighborList
 from .base import AbstractComposite, AbstractCV, as_parts, as_points, difference, features, type_of_points
 from .rmsd import AbstractSuperposed, as_both_weights, as_structures
 
@@ -109,9 +111,9 @@ class Path(AbstractComposite):
         with jax.enable_x64(True):
             self.lam = _lam(lam, np.asarray(self.squares_of_neighbours(jnp.asarray(self.nodes))))
 
-    def __call__(self, x: Float[Array, "k 3"], cell: Cell) -> Float[Array, "2"]:
+    def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, "2"]:
         """Progress and distance."""
-        xi = features(self.parts(x, cell))
+        xi = features(self.parts(x, cell, lists))
         squares = self.squares(xi[None], jnp.asarray(self.nodes, dtype=xi.dtype))
         return progress(squares, self.values, self.lam)
 

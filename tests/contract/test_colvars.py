@@ -20,6 +20,11 @@ from pysamp.colvars import (
     Asphericity,
     AzimuthalAngle,
     Component,
+    ContactMap,
+    ContactMapDistance,
+    ContactSum,
+    CoordinationNumber,
+    CubicSwitch,
     DihedralAngle,
     DihedralCorrelation,
     Displacement,
@@ -30,8 +35,11 @@ from pysamp.colvars import (
     EigenvectorProjection,
     EulerAngle,
     Group,
+    HydrogenBonds,
     Learned,
     LinearProjection,
+    MinimumDistance,
+    NativeContacts,
     Orientation,
     ParallelBetaRMSD,
     Path,
@@ -45,9 +53,11 @@ from pysamp.colvars import (
     PuckeringPhase,
     PuckeringTheta,
     RadiusOfGyration,
+    RationalSwitch,
     RelativeShapeAnisotropy,
     RMSDPath,
     RotationAngle,
+    SmapSwitch,
     SpinAngle,
     SugarPuckering,
     SugarPuckeringPhase,
@@ -59,6 +69,7 @@ from pysamp.colvars import (
 from pysamp.snapshot import Snapshot
 from pysamp.testing import check_cv
 
+NEAR = RationalSwitch(0.7, d0=0.2, cutoff=1.6)
 GROUPS = [Group([0, 1, 2]), Group([3, 4], weights=1), Group([5, 6, 7], weights=[1.0, 2.0, 0.5]), Group([8, 9, 10])]
 
 ATOMS = [0, 3, 4, 9, 11, 2]
@@ -88,6 +99,19 @@ ENTRIES = {
         Displacement([1, 2])["y"],
     ],
     "Component": [Component([4], axis=1), Component([GROUPS[0]], axis=2), Component([2, GROUPS[1]], axis=0)],
+    "ContactMap": [ContactMap([(0, 5), (0, 8), (9, 1)], switch=NEAR, weights=[1.0, 2.0, 0.5])],
+    "ContactMapDistance": [
+        ContactMapDistance([(0, 5), (GROUPS[1], 8)], switch=NEAR, reference=[0.3, 0.9], weights=[1.0, 2.0])
+    ],
+    "ContactSum": [
+        ContactSum([(0, 5), (GROUPS[1], 8)], switch=NEAR),
+        ContactSum([(0, 5), (0, 8), (9, 1)], switch=[NEAR, SmapSwitch(0.9, a=3, b=2), NEAR]),
+    ],
+    "CoordinationNumber": [
+        CoordinationNumber(range(12), switch=NEAR),
+        CoordinationNumber([0, 1, 2], [2, 5, 6, 7], switch=CubicSwitch(0.9, d0=0.3)),
+        CoordinationNumber(GROUPS[:2], [GROUPS[2], 8, 9], switch=RationalSwitch(1.0)),
+    ],
     "Custom": [
         custom(lambda x, cell: jnp.sum(cell.displacement(x[:-1], x[1:]) ** 2), atoms=[0, 3, 8]),
         custom(lambda x: x[0, :2], atoms=[GROUPS[2]], components=["x", "y"]),
@@ -121,6 +145,12 @@ ENTRIES = {
         Path([Distance([0, 5]), DihedralAngle([0, 3, 4, 9])], [[0.5, -3.0], [1.0, 3.0], [2.0, 2.0]], scales=[1.0, 2.0]),
         Path([PrincipalMoments(ATOMS), Distance([0, 5])], REFERENCES[0, :, [0, 1, 2, 0]].T, lam=0.5, values=range(6)),
     ],
+    "HydrogenBonds": [
+        HydrogenBonds([(0, 1), (0, 2), (3, 4)], [0, 3, 5, 8], distance=NEAR),
+        HydrogenBonds([(0, 1), (5, 4)], [3, 9, 8], distance=NEAR, angle=None),
+    ],
+    "MinimumDistance": [MinimumDistance([0, 1, 2], [5, GROUPS[3]], beta=5.0)],
+    "NativeContacts": [NativeContacts([(0, 5), (GROUPS[1], 8)], reference=[0.4, 0.7], beta=3.0)],
     "PolarAngle": [PolarAngle([0, 5]), PolarAngle(GROUPS[:2], axis=1)],
     "PositionOnAxis": [PositionOnAxis([0, 4, 7]), PositionOnAxis(GROUPS[:2], direction=(1, -2, 2))],
     "PrincipalMoments": [PrincipalMoments(ATOMS, weights=1)],

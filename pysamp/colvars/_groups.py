@@ -1,0 +1,71 @@
+"""What CVs have in common that look at each of one group of points among those of another."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ..errors import InvalidInputError
+from ..snapshot import Cell
+from ._neighbors import Neighborhood, NeighborList
+from ._pairs import Pairs
+from .base import AbstractCV, as_points, type_of_points
+
+type_of_range = tuple[int, int]
+
+
+class AbstractNeighborCV(AbstractCV):
+    """Base class of CVs that sum over the neighbours of each of some points.
+
+    Attributes:
+        atoms: first the points that are only looked at, then those that are neighbours as well, then the other neighbours.
+        centers: the range of the points that are looked at.
+        neighbors: the range of those among which neighbours are sought.
+    """
+
+    centers: eqx.AbstractVar[type_of_range]
+    neighbors: eqx.AbstractVar[type_of_range]
+
+    @property
+    def reach(self) -> float | None:
+        """Distance from which on others are no neighbours [length]; None if there is no such distance."""
+        raise NotImplementedError
+
+    @property
+    def neighborhoods(self) -> tuple[Neighborhood, ...]:
+        """The neighbours, if it is worth while to keep a list of them."""
+        pairs = self._neighborhood
+        return (pairs,) if pairs.has_list else ()
+
+    @property
+    def n_centers(self) -> int:
+        """Number of points that are looked at."""
+        return self.centers[1] - self.centers[0]
+
+    def pairs(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Pairs:
+        """The pairs of points and their neighbours."""
+        return Pairs(self._neighborhood, x, cell, lists)
+
+    @property
+    def _neighborhood(self) -> Neighborhood:
+        return Neighborhood(self.centers, self.neighbors, self.reach)
+
+
+def arranged(centers: Any, neighbors: Any = None) -> tuple[type_of_points, type_of_range, type_of_range]:
+    """Points of both groups, each once, such that each group is a range of them; with None, the neighbours are the centers.
+
+    Raises:
+        InvalidInputError: if a group is empty, or there is only one point.
+    """
+    first = as_points(centers)
+    second = first if neighbors is None else as_points(neighbors)
+    shared = set(first) & set(second)
+    only_first = [point for point in first if point not in shared]
+    only_second = [point for point in second if point not in shared]
+    points = (*only_first, *(point for point in first if point in shared), *only_second)
+    if not first or not second or len(points) < 2:
+        raise InvalidInputError(
+            f"Pairs need at least two different atoms or groups, got {list(first)[:10]} and {list(second)[:10]}."
+        )
+    return points, (0, len(first)), (len(only_first), len(points))
