@@ -109,7 +109,7 @@ class Cell(eqx.Module):
         return jnp.stack([x - y for x, y in zip(parts, shift, strict=True)], axis=-1)
 
     @property
-    def basis(self) -> tuple[tuple[Any, Any, Any], ...]:
+    def basis(self) -> tuple[tuple[Any, ...], ...]:
         """Three short vectors that span the same lattice as the box, each as its three components [length].
 
         Raises:

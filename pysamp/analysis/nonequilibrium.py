@@ -121,7 +121,7 @@ def crooks(forward: Any, reverse: Any, kT: float) -> tuple[float, float]:
             return float(expit(f - there - ratio).sum() - expit(-back - f + ratio).sum())
 
         edge = 50.0 + abs(ratio) + max(np.abs(there).max(), np.abs(back).max())
-        return float(brentq(imbalance, -edge, edge))
+        return float(brentq(imbalance, -edge, edge))  # pyright: ignore[reportArgumentType]
 
     n_units = min(len(there), len(back), MAX_UNITS)
     units = [np.arange(len(w)) * n_units // len(w) for w in (there, back)]

@@ -108,7 +108,7 @@ def cartesian_pca(
         raise InvalidInputError("cartesian_pca needs indices of particles, not Groups.")
     if frames.ndim != 3 or frames.shape[-1] != 3 or frames.shape[1] <= max(i for i in points if isinstance(i, int)):
         raise InvalidInputError(f"positions must be of shape (frame, particle, 3) with all atoms, got {frames.shape}.")
-    x = frames[:, list(points)]
+    x = np.take(frames, np.array(points), axis=1)
     share = np.ones(len(x)) if weights is None else as_array(weights)
     if share.shape != (len(x),) or not (share >= 0).all() or not share.any():
         raise InvalidInputError(f"weights must be {len(x)} numbers >= 0, one for each frame.")

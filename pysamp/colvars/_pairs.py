@@ -94,7 +94,7 @@ class Pairs:
 
         evaluate.defvjp(
             lambda *arguments: (evaluate(*arguments), arguments),
-            lambda arguments, cotangent: (*_backward(task, *arguments, cotangent), None),
+            lambda arguments, cotangent: (*_backward(task, *arguments, cotangent), None),  # pyright: ignore[reportCallIssue]
         )
         xs, names = tuple(side.x for side in self._sides), tuple(side.names for side in self._sides)
         return evaluate((xs, self._basis), (own, other), (names, self._list))
@@ -227,7 +227,7 @@ def _walk(
         return _by_cells(task.pairs.cutoff, term, rows, others, basis, shared)
 
     def by_list(*operands: Any) -> Any:
-        return _by_list(task.pairs.cutoff, term, *operands)
+        return _by_list(task.pairs.cutoff, term, *operands)  # pyright: ignore[reportArgumentType]
 
     operands = (rows, others, basis, shared)
     if neighbors is None:

@@ -30,11 +30,11 @@ _OVERLAP = 2.3  # lambda times the mean squared distance of neighbours: each the
 
 
 def progress(
-    squares: Float[Array, " m"], values: Float[np.ndarray, " m"], lam: Float[np.ndarray, ""]
+    squares: Float[Array, " m"], values: Float[np.ndarray, " m"], lam: Float[Array | np.ndarray, ""]
 ) -> Float[Array, "2"]:
     """The pair (s, z), of the squared distances from the nodes."""
-    values, lam = (jnp.asarray(p, dtype=squares.dtype) for p in (values, lam))
-    return jnp.stack([jnp.sum(values * jax.nn.softmax(-lam * squares)), -jax.nn.logsumexp(-lam * squares) / lam])
+    along, lam = (jnp.asarray(p, dtype=squares.dtype) for p in (values, lam))
+    return jnp.stack([jnp.sum(along * jax.nn.softmax(-lam * squares)), -jax.nn.logsumexp(-lam * squares) / lam])
 
 
 def _values(values: Any, n_nodes: int) -> Float[np.ndarray, " m"]:

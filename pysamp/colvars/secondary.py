@@ -96,7 +96,7 @@ class _Ideal:
         """
         n = len(near[0]) - length + 1
         pairs = itertools.combinations_with_replacement(range(length), 2)
-        return sum(self.block(first + a, first + b, near[b - a][a : a + n]) for a, b in pairs)
+        return sum(self.block(first + a, first + b, near[b - a][a : a + n]) for a, b in pairs)  # pyright: ignore[reportReturnType]
 
     def strands(self, near: Sequence[Float[Array, "_ 5 5"]], all_pairs: Float[Array, "n n 5 5"]) -> Float[Array, "w w"]:
         """Of all pairs of runs of three residues, in the order first strand, second strand."""
@@ -137,7 +137,7 @@ def _rational(y: Float[Array, "*b"], n: int, m: int) -> Float[Array, "*b"]:
     """(1 - y^n)/(1 - y^m) as a quotient of two sums of powers, which is smooth at y = 1."""
     step = math.gcd(n, m)
     powers = [y ** (step * k) for k in range(m // step)]
-    return sum(powers[: n // step]) / sum(powers)
+    return sum(powers[: n // step]) / sum(powers)  # pyright: ignore[reportReturnType]
 
 
 class AbstractSecondaryStructure(AbstractCV):

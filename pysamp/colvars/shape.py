@@ -265,7 +265,7 @@ class RelativeShapeAnisotropy(AbstractShape):
         """From two invariants of the gyration tensor: trace and sum of the principal minors."""
         s = _second_moments(*self.centred(x, cell))
         trace = s[0, 0] + s[1, 1] + s[2, 2]
-        minors = sum(s[i, i] * s[j, j] - s[i, j] ** 2 for i, j in ((0, 1), (1, 2), (2, 0)))
+        minors = jnp.stack([s[i, i] * s[j, j] - s[i, j] ** 2 for i, j in ((0, 1), (1, 2), (2, 0))]).sum()
         return 1 - 3 * divide(minors, trace * trace)
 
 

@@ -188,7 +188,7 @@ class Ratchet(AbstractMethod[Array]):
     def bias(self, state: Float[Array, ""], obs: Observation) -> Bias:
         """Zero at the nearest point so far and closer."""
 
-        def potential(xi: Float[Array, " n"]) -> Float[Array, ""]:
+        def potential(xi: Float[Array, " n"]) -> Any:
             return 0.5 * self.kspring * jnp.maximum(self.distance(xi) - state, 0.0) ** 2
 
         energy, gradient = jax.value_and_grad(potential)(obs.xi)
