@@ -115,7 +115,7 @@ def save_weights(network: Any, path: str | Path) -> None:
     """
     arrays = to_arrays(eqx.filter(network, eqx.is_array))
     if _kind(path) == "npz":
-        np.savez(path, **arrays)
+        np.savez(path, allow_pickle=False, **arrays)
     else:
         _safetensors().save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
 
@@ -182,7 +182,7 @@ def _kind(path: str | Path) -> str:
 
 def _safetensors() -> Any:
     try:
-        import safetensors.numpy
+        import safetensors.numpy  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UnsupportedError(
             "Files of this kind need the package safetensors: pip install pysamp[learned]."
