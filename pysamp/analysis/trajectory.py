@@ -102,13 +102,13 @@ def cartesian_pca(
     References:
         Amadei, Linssen & Berendsen, Proteins 17, 412 (1993), doi 10.1002/prot.340170408.
     """
-    points = as_points(atoms)
-    frames = as_array(positions)
-    if not all(isinstance(point, int) for point in points):
+    points, frames = as_points(atoms), as_array(positions)
+    indices = [point for point in points if isinstance(point, int)]
+    if len(indices) < len(points):
         raise InvalidInputError("cartesian_pca needs indices of particles, not Groups.")
-    if frames.ndim != 3 or frames.shape[-1] != 3 or frames.shape[1] <= max(i for i in points if isinstance(i, int)):
+    if frames.ndim != 3 or frames.shape[-1] != 3 or frames.shape[1] <= max(indices):
         raise InvalidInputError(f"positions must be of shape (frame, particle, 3) with all atoms, got {frames.shape}.")
-    x = np.take(frames, np.array(points), axis=1)
+    x = frames[:, indices]
     share = np.ones(len(x)) if weights is None else as_array(weights)
     if share.shape != (len(x),) or not (share >= 0).all() or not share.any():
         raise InvalidInputError(f"weights must be {len(x)} numbers >= 0, one for each frame.")

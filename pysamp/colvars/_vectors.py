@@ -1,5 +1,9 @@
 """Vector algebra whose derivatives are finite everywhere, and points brought together across periodic boundaries."""
 
+import functools
+import operator
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,6 +21,11 @@ def cross(a: Float[Array, "*b 3"], b: Float[Array, "*b 3"]) -> Float[Array, "*b 
     x, y, z = a[..., 0], a[..., 1], a[..., 2]
     u, v, w = b[..., 0], b[..., 1], b[..., 2]
     return jnp.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=-1)
+
+
+def sum_of(terms: Iterable[Array]) -> Array:
+    """Sum of one array or more."""
+    return functools.reduce(operator.add, terms)
 
 
 def norm(a: Float[Array, "*b n"]) -> Float[Array, "*b"]:

@@ -30,7 +30,7 @@ _OVERLAP = 2.3  # lambda times the mean squared distance of neighbours: each the
 
 
 def progress(
-    squares: Float[Array, " m"], values: Float[np.ndarray, " m"], lam: Float[Array | np.ndarray, ""]
+    squares: Float[Array, " m"], values: Float[Array | np.ndarray, " m"], lam: Float[Array | np.ndarray, ""]
 ) -> Float[Array, "2"]:
     """The pair (s, z), of the squared distances from the nodes."""
     along, lam = (jnp.asarray(p, dtype=squares.dtype) for p in (values, lam))

@@ -28,7 +28,7 @@ from ..snapshot import Cell
 from ..units import as_positive
 from ._alignment import centred, least_deviation
 from ._ideal import ALPHA_HELIX, ANTIPARALLEL_STRANDS, PARALLEL_STRANDS
-from ._vectors import made_whole, norm, sqrt
+from ._vectors import made_whole, norm, sqrt, sum_of
 from .base import AbstractCV, Group, as_points, type_of_points
 
 __all__ = ["AlphaRMSD", "AntiparallelBetaRMSD", "ParallelBetaRMSD"]
@@ -51,14 +51,6 @@ def _as_chains(value: Any) -> type_of_chains:
             f"...], or a list of such lists for several chains; got {value!r}. pysamp.colvars.backbone(topology) makes them."
         )
     return chains
-
-
-def _as_length(value: Any) -> Float[np.ndarray, ""]:
-    return as_positive(value, "r0")
-
-
-def _as_unit(value: Any) -> float:
-    return float(as_positive(value, "nm"))
 
 
 class _Ideal:
@@ -96,12 +88,12 @@ class _Ideal:
         """
         n = len(near[0]) - length + 1
         pairs = itertools.combinations_with_replacement(range(length), 2)
-        return sum(self.block(first + a, first + b, near[b - a][a : a + n]) for a, b in pairs)  # pyright: ignore[reportReturnType]
+        return sum_of(self.block(first + a, first + b, near[b - a][a : a + n]) for a, b in pairs)
 
     def strands(self, near: Sequence[Float[Array, "_ 5 5"]], all_pairs: Float[Array, "n n 5 5"]) -> Float[Array, "w w"]:
         """Of all pairs of runs of three residues, in the order first strand, second strand."""
         n = len(all_pairs) - 2
-        between = sum(
+        between = sum_of(
             self.block(a, 3 + b, all_pairs[a : a + n, b : b + n]) for a, b in itertools.product(range(3), repeat=2)
         )
         return self.runs(near, 0, 3)[:, None] + self.runs(near, 3, 3)[None] + between
@@ -137,7 +129,7 @@ def _rational(y: Float[Array, "*b"], n: int, m: int) -> Float[Array, "*b"]:
     """(1 - y^n)/(1 - y^m) as a quotient of two sums of powers, which is smooth at y = 1."""
     step = math.gcd(n, m)
     powers = [y ** (step * k) for k in range(m // step)]
-    return sum(powers[: n // step]) / sum(powers)  # pyright: ignore[reportReturnType]
+    return sum_of(powers[: n // step]) / sum_of(powers)
 
 
 class AbstractSecondaryStructure(AbstractCV):
@@ -212,13 +204,18 @@ class AlphaRMSD(AbstractSecondaryStructure):
         Pietrucci & Laio, J. Chem. Theory Comput. 5, 2197 (2009), doi 10.1021/ct900202f.
     """
 
-    residues: type_of_chains = eqx.field(converter=_as_chains, static=True)
-    r0: Float[np.ndarray, ""] = eqx.field(converter=_as_length, default=0.08, kw_only=True)
-    n: int = eqx.field(converter=operator.index, static=True, default=8, kw_only=True)
-    m: int = eqx.field(converter=operator.index, static=True, default=12, kw_only=True)
-    metric: str = eqx.field(static=True, default="drmsd", kw_only=True)
-    nm: float = eqx.field(converter=_as_unit, static=True, default=1.0, kw_only=True)
+    residues: type_of_chains = eqx.field(static=True)
+    r0: Float[np.ndarray, ""]
+    n: int = eqx.field(static=True)
+    m: int = eqx.field(static=True)
+    metric: str = eqx.field(static=True)
+    nm: float = eqx.field(static=True)
     structures: ClassVar[tuple[Float[np.ndarray, "30 3"], ...]] = (ALPHA_HELIX,)
+
+    def __init__(self, residues: Any, *, r0: Any = 0.08, n: int = 8, m: int = 12, metric: str = "drmsd", nm: Any = 1.0):
+        self.residues = _as_chains(residues)
+        self.r0, self.nm = as_positive(r0, "r0"), float(as_positive(nm, "nm"))
+        self.n, self.m, self.metric = operator.index(n), operator.index(m), metric
 
     @property
     def pieces(self) -> Bool[np.ndarray, " w"]:
@@ -286,14 +283,19 @@ class AntiparallelBetaRMSD(AbstractStrands):
         Pietrucci & Laio, J. Chem. Theory Comput. 5, 2197 (2009), doi 10.1021/ct900202f.
     """
 
-    residues: type_of_chains = eqx.field(converter=_as_chains, static=True)
-    r0: Float[np.ndarray, ""] = eqx.field(converter=_as_length, default=0.08, kw_only=True)
-    n: int = eqx.field(converter=operator.index, static=True, default=8, kw_only=True)
-    m: int = eqx.field(converter=operator.index, static=True, default=12, kw_only=True)
-    metric: str = eqx.field(static=True, default="drmsd", kw_only=True)
-    nm: float = eqx.field(converter=_as_unit, static=True, default=1.0, kw_only=True)
+    residues: type_of_chains = eqx.field(static=True)
+    r0: Float[np.ndarray, ""]
+    n: int = eqx.field(static=True)
+    m: int = eqx.field(static=True)
+    metric: str = eqx.field(static=True)
+    nm: float = eqx.field(static=True)
     structures: ClassVar[tuple[Float[np.ndarray, "30 3"], ...]] = (ANTIPARALLEL_STRANDS,)
     separation: ClassVar[int] = 5
+
+    def __init__(self, residues: Any, *, r0: Any = 0.08, n: int = 8, m: int = 12, metric: str = "drmsd", nm: Any = 1.0):
+        self.residues = _as_chains(residues)
+        self.r0, self.nm = as_positive(r0, "r0"), float(as_positive(nm, "nm"))
+        self.n, self.m, self.metric = operator.index(n), operator.index(m), metric
 
 
 class ParallelBetaRMSD(AbstractStrands):
@@ -324,11 +326,16 @@ class ParallelBetaRMSD(AbstractStrands):
         Pietrucci & Laio, J. Chem. Theory Comput. 5, 2197 (2009), doi 10.1021/ct900202f.
     """
 
-    residues: type_of_chains = eqx.field(converter=_as_chains, static=True)
-    r0: Float[np.ndarray, ""] = eqx.field(converter=_as_length, default=0.08, kw_only=True)
-    n: int = eqx.field(converter=operator.index, static=True, default=8, kw_only=True)
-    m: int = eqx.field(converter=operator.index, static=True, default=12, kw_only=True)
-    metric: str = eqx.field(static=True, default="drmsd", kw_only=True)
-    nm: float = eqx.field(converter=_as_unit, static=True, default=1.0, kw_only=True)
+    residues: type_of_chains = eqx.field(static=True)
+    r0: Float[np.ndarray, ""]
+    n: int = eqx.field(static=True)
+    m: int = eqx.field(static=True)
+    metric: str = eqx.field(static=True)
+    nm: float = eqx.field(static=True)
     structures: ClassVar[tuple[Float[np.ndarray, "30 3"], ...]] = PARALLEL_STRANDS
     separation: ClassVar[int] = 6
+
+    def __init__(self, residues: Any, *, r0: Any = 0.08, n: int = 8, m: int = 12, metric: str = "drmsd", nm: Any = 1.0):
+        self.residues = _as_chains(residues)
+        self.r0, self.nm = as_positive(r0, "r0"), float(as_positive(nm, "nm"))
+        self.n, self.m, self.metric = operator.index(n), operator.index(m), metric

@@ -62,12 +62,11 @@ def select(topology: Any, expression: str) -> list[int]:
         (1, 2)
     """
     library, topology = _library(topology)
+    if library == "openmm":
+        topology = _mdtraj().Topology.from_openmm(topology)
     try:
-        if library == "MDAnalysis":
-            indices = topology.select_atoms(expression).indices
-        else:
-            indices = (topology if library == "mdtraj" else _mdtraj().Topology.from_openmm(topology)).select(expression)
-    except (ValueError, AttributeError, TypeError, SyntaxError) as error:
+        indices = topology.select_atoms(expression).indices if library == "MDAnalysis" else topology.select(expression)
+    except Exception as error:  # each package has its own kinds
         raise InvalidInputError(f"The selection {expression!r} cannot be read: {error}") from error
     if not len(indices):
         raise InvalidInputError(f"The selection {expression!r} names no particle.")

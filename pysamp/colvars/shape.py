@@ -19,7 +19,7 @@ from ..errors import InvalidInputError
 from ..snapshot import Cell
 from ..system import System
 from ._eigen import eigh
-from ._vectors import divide, made_whole, sqrt
+from ._vectors import divide, made_whole, sqrt, sum_of
 from ._weights import as_weights, known, with_masses
 from .base import AbstractCV, as_points, type_of_points
 
@@ -265,7 +265,7 @@ class RelativeShapeAnisotropy(AbstractShape):
         """From two invariants of the gyration tensor: trace and sum of the principal minors."""
         s = _second_moments(*self.centred(x, cell))
         trace = s[0, 0] + s[1, 1] + s[2, 2]
-        minors = jnp.stack([s[i, i] * s[j, j] - s[i, j] ** 2 for i, j in ((0, 1), (1, 2), (2, 0))]).sum()
+        minors = sum_of(s[i, i] * s[j, j] - s[i, j] ** 2 for i, j in ((0, 1), (1, 2), (2, 0)))
         return 1 - 3 * divide(minors, trace * trace)
 
 

@@ -127,8 +127,11 @@ class DihedralCorrelation(AbstractCV):
         16
     """
 
-    pairs: tuple[type_of_torsions, ...] = eqx.field(converter=_as_torsion_pairs, static=True)
+    pairs: tuple[type_of_torsions, ...] = eqx.field(static=True)
     invariances: ClassVar[frozenset[str]] = frozenset({"translation", "rotation", "image"})
+
+    def __init__(self, pairs: Any):
+        self.pairs = _as_torsion_pairs(pairs)
 
     @property
     def atoms(self) -> type_of_points:

@@ -11,6 +11,11 @@ from pysamp.snapshot import Cell
 CVS = [Distance([0, 1]), Distance([2, 3]), Distance([4, 5])]
 
 
+def eigenvalues(cv):
+    assert cv.eigenvalues is not None
+    return cv.eigenvalues
+
+
 def oscillators(n, times, seed=0):
     """Ornstein-Uhlenbeck processes of variance 1 with these relaxation times."""
     rng, decay = np.random.default_rng(seed), np.exp(-1 / np.asarray(times))
@@ -28,9 +33,9 @@ def test_pca_is_the_eigenvalues_of_the_covariance_matrix():
         + 4
     )
     cv = pca(CVS, samples, n_components=3)
-    np.testing.assert_allclose(cv.eigenvalues, np.linalg.eigvalsh(np.cov(samples.T, bias=True))[::-1])
+    np.testing.assert_allclose(eigenvalues(cv), np.linalg.eigvalsh(np.cov(samples.T, bias=True))[::-1])
     projections = (samples - cv.mean) @ cv.vectors.T
-    np.testing.assert_allclose(np.cov(projections.T, bias=True), np.diag(cv.eigenvalues), atol=1e-12)
+    np.testing.assert_allclose(np.cov(projections.T, bias=True), np.diag(eigenvalues(cv)), atol=1e-12)
     np.testing.assert_allclose(cv.vectors @ cv.vectors.T, np.eye(3), atol=1e-12)
     assert (cv.vectors[np.arange(3), np.abs(cv.vectors).argmax(axis=1)] > 0).all()
 
@@ -48,7 +53,7 @@ def test_tica_unmixes_slow_processes():
     sources = oscillators(100_000, [100.0, 10.0, 1.0])
     mixing = np.array([[1.0, 2.0, 0.5], [0.3, -1.0, 5.0], [0.2, 0.4, -3.0]])
     cv = tica(CVS, sources @ mixing, lag=5, n_components=3)
-    np.testing.assert_allclose(-5 / np.log(cv.eigenvalues[:2]), [100.0, 10.0], rtol=0.1)
+    np.testing.assert_allclose(-5 / np.log(eigenvalues(cv)[:2]), [100.0, 10.0], rtol=0.1)
     found = (sources @ mixing - cv.mean) @ cv.vectors.T
     for i in range(3):
         assert abs(np.corrcoef(found[:, i], sources[:, i])[0, 1]) > 0.995
@@ -58,8 +63,8 @@ def test_tica_unmixes_slow_processes():
 def test_trajectories_are_not_joined():
     """Would catch a lag across the seam: the value of each trajectory is constant, so nothing decays."""
     trajectories = np.repeat(np.random.default_rng(1).normal(size=(20, 1, 3)), 30, axis=1)
-    np.testing.assert_allclose(tica(CVS, trajectories, lag=3, n_components=3).eigenvalues, 1.0)
-    np.testing.assert_allclose(tica(CVS, list(trajectories), lag=3, n_components=3).eigenvalues, 1.0)
+    np.testing.assert_allclose(eigenvalues(tica(CVS, trajectories, lag=3, n_components=3)), 1.0)
+    np.testing.assert_allclose(eigenvalues(tica(CVS, list(trajectories), lag=3, n_components=3)), 1.0)
 
 
 def test_features_that_depend_on_each_other_do_not_disturb():

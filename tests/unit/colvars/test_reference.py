@@ -78,7 +78,7 @@ def distance(p):
 
 
 def angle(p):
-    sites = points(p)
+    sites = points(p) or []
     return Angle(sites) if len(sites) == 3 else VectorAngle([sites[1], sites[0], sites[2], sites[3]])
 
 

@@ -20,7 +20,7 @@ FIT, WEIGHTS = rng.uniform(0.2, 2.0, size=(2, 8))
 def superposed(x, reference, fit):
     """The reference laid on x, both centred with the same weights."""
     x, reference = (a - np.average(a, axis=0, weights=fit) for a in (x, reference))
-    rotation, _ = Rotation.align_vectors(x, reference, weights=fit)
+    rotation = Rotation.align_vectors(x, reference, weights=fit)[0]
     return x, rotation.apply(reference)
 
 
@@ -63,7 +63,7 @@ def test_without_alignment_only_the_centres_are_moved():
 def test_several_references_are_several_components():
     cv = RMSD(ATOMS, np.stack([REFERENCE, X]))
     np.testing.assert_allclose(
-        cv(jnp.asarray(X), Cell()), [RMSD(ATOMS, REFERENCE)(jnp.asarray(X), Cell()), 0.0], atol=1e-14
+        cv(jnp.asarray(X), Cell()), np.append(RMSD(ATOMS, REFERENCE)(jnp.asarray(X), Cell()), 0.0), atol=1e-14
     )
     assert cv.labels[1] == f"{cv.name}.1"
 
