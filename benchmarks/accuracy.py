@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
@@ -58,7 +60,8 @@ class System:
         """Free-energy difference of the regions by the midpoint rule."""
         axes = [low + (high - low) * (np.arange(n_points) + 0.5) / n_points for low, high in self.model.bounds]
         q = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        energies = np.asarray(self.model.energy(q))
+        with jax.enable_x64(True):
+            energies = np.asarray(self.model.energy(jnp.asarray(q)))
         coordinates = np.moveaxis(q, -1, 0)
         first, second = (-logsumexp(-energies[region(*coordinates)]) for region in (self.first, self.second))
         return float(second - first)

@@ -60,7 +60,7 @@ class ERMSD(AbstractCV):
         >>> ermsd = ERMSD([[0, 1, 2], [3, 4, 5]], stack)
         >>> print(ermsd(jnp.asarray(stack), Cell()).round(4))
         0.0
-        >>> print(ermsd(jnp.asarray(stack) * jnp.array([1.0, 1.0, 9.0]), Cell()).round(2))  # apart
+        >>> print(ermsd(jnp.asarray(stack) * jnp.array([[1.0, 1.0, 9.0]]), Cell()).round(2))  # apart
         1.15
 
     References:

@@ -1,7 +1,6 @@
 """Sampling methods: pure functions in the space of collective variables."""
 
 from .abf import ABF
-from .adaptive_path import AdaptivePath
 from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
 from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
@@ -13,7 +12,6 @@ __all__ = [
     "ABF",
     "AbstractMethod",
     "AbstractStaticBias",
-    "AdaptivePath",
     "Bias",
     "HarmonicBias",
     "HarmonicWalls",

@@ -138,7 +138,7 @@ ENTRIES = {
         Learned([Displacement([0, 5])], lambda f: f[:2] ** 2, components=["a", "b"], mean=[1.0, 2.0, 3.0], scale=0.5),
     ],
     "LinearProjection": [
-        LinearProjection([DihedralAngle([0, 3, 4, 9]), Displacement([0, 5])], REFERENCES[0, :, :2].reshape(-1, 5)[:2])
+        LinearProjection([DihedralAngle([0, 3, 4, 9]), Displacement([0, 5])], REFERENCES.reshape(-1)[:10].reshape(2, 5))
     ],
     "Orientation": [Orientation(ATOMS, REFERENCES[0]), Orientation(GROUPS, REFERENCES[0, :4], weights=None)],
     "ParallelBetaRMSD": [ParallelBetaRMSD([RESIDUES[:3], RESIDUES[3:]], r0=1.0)],

@@ -9,11 +9,10 @@ import pytest
 
 import pysamp.methods
 from pysamp import Grid
-from pysamp.colvars import DihedralAngle, Displacement, Distance, Path
+from pysamp.colvars import DihedralAngle, Displacement, Distance
 from pysamp.methods import (
     ABF,
     AbstractMethod,
-    AdaptivePath,
     Bias,
     HarmonicBias,
     HarmonicWalls,
@@ -30,7 +29,6 @@ HILLS = {"height": 0.5, "stride": 4}
 AXES = {"r": ((-0.4,), (0.4,), (16,)), "phi": ((-pi,), (pi,), (40,))}
 MIXED = Grid((-0.4, -pi), (0.4, pi), (16, 40), periodic=(False, True))
 
-PATH = Path([R, PHI], [[-0.4, 2.5], [0.0, 3.2], [0.4, 3.6]])
 
 ENTRIES = {
     "Unbiased": {"": Unbiased([R, PHI])},
@@ -56,18 +54,6 @@ ENTRIES = {
         ),
     },
     "Ratchet": {"": Ratchet([R, PHI], kspring=3.0, target=[0.3, 3.0])},
-    "AdaptivePath": {
-        "one": AdaptivePath(PATH, Metadynamics(PATH["s"], sigma=0.3, **HILLS), stride=5),
-        "tube": AdaptivePath(
-            PATH,
-            [
-                Metadynamics(PATH, sigma=[0.3, 0.1], grid=Grid((0.0, -2.0), (4.0, 30.0), (16, 128)), **HILLS),
-                HarmonicWalls(PATH["z"], upper=0.1, kspring=2.0),
-            ],
-            stride=5,
-            half_life=50,
-        ),
-    },
     "ABF": {
         "one": ABF(R, grid=Grid(*AXES["r"]), full_samples=3),
         "mixed": ABF([R, PHI], grid=MIXED, full_samples=2),
