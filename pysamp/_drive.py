@@ -85,7 +85,9 @@ def _drive(job: Job, simulation: Any, progress: Callable[[int, bool], None], che
                 "were asked for. Ask for more, or give another checkpoint=..."
             )
     seeds = _seeds(fingerprint["seed"], job)
-    with bind(simulation, sampler, seed=seeds[0][0] if job.reseed else None) as bound:
+    of_engine = [engine for engine, _ in seeds]
+    seed = of_engine[0] if len(seeds) == 1 else of_engine
+    with bind(simulation, sampler, seed=seed if job.reseed else None) as bound:
         rows = []
         if checkpoint is not None and checkpoint.step is not None:
             bound.states, snapshots, logged = checkpoint.read(bound.states[0], bound.snapshots()[0])
@@ -99,7 +101,7 @@ def _drive(job: Job, simulation: Any, progress: Callable[[int, bool], None], che
             bound.restore(job.before.snapshots)
         else:
             check_cvs(sampler, bound.snapshots())
-            bound.states = bound.initial_states([seed for _, seed in seeds])
+            bound.states = bound.initial_states([seed for _, seed in seeds], job.first_replica)
         driver = _Driver(job, bound, checkpoint, fingerprint, rows, progress, header.get("wall_time", 0.0), clock)
         with Interrupt(job.token) as interrupt:
             driver.run(interrupt)

@@ -57,8 +57,9 @@ def run(
             ``pysamp.backends.toy.Simulation``. Called once for each replica, in the process that runs it.
         timesteps: MD steps of each replica.
         context_args: keyword arguments for ``generate_context``: a dictionary, or a list with one for each replica.
-        replicas: number of independent copies, which differ in their random numbers. An engine that can runs them together,
-            as long as ``context_args`` are the same for all.
+        replicas: number of independent copies, which differ in their random numbers; for a method with windows, copies of
+            all its windows. An engine that can runs them together, as long as the simulations differ only in positions and
+            velocities.
         executor: any ``concurrent.futures.Executor`` that is to run the replicas; None for this process, one after the
             other. ``callback`` then runs, and ``checkpoint`` is written, where the replica is.
         callback: ``function(bound, step)``, called whenever the number of steps done is a multiple of ``log_every``; or
@@ -119,7 +120,8 @@ def bind(simulation: Any, sampler: Any, /):
         simulation: what a user's ``generate_context`` returns: ``openmm.app.Simulation``, ``openmm.Context``,
             ``pysamp.backends.toy.Simulation``, ...
         sampler: a :class:`~pysamp.Sampler`, or a method or tuple of methods from which one is built.
-        seed: for the engine's own random numbers, where it has any; None leaves them as they are.
+        seed: for the engine's own random numbers, where it has any; one for each replica of several that run together. None
+            leaves them as they are.
 
     Returns:
         A :class:`~pysamp.backends.Bound`, a context manager that gives the simulation back as it was found.

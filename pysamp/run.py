@@ -44,12 +44,13 @@ def _run_methods(
     seed: Any = None,
 ) -> Run:
     """Begin a run."""
-    n_replicas = as_count(replicas, "replicas")
+    methods = as_methods(methods)
+    n_replicas = as_count(replicas, "replicas") * _n_windows(methods)
     n_steps = as_count(timesteps, "timesteps")
     defaults = {name for name, value in (("seed", seed), ("log_every", log_every)) if value is None}
     seed = _as_seed(seed)
     job = Job(
-        methods=as_methods(methods),
+        methods=methods,
         generate_context=_as_generator(generate_context),
         context_args=_as_context_args(context_args, n_replicas),
         first_replica=0,
@@ -100,6 +101,14 @@ def _run_on(
     return _execute(job, executor, progress)
 
 
+def _n_windows(methods: Sequence[AbstractMethod]) -> int:
+    """Replicas that belong together."""
+    numbers = {method.n_replicas for method in methods} - {1}
+    if len(numbers) > 1:
+        raise InvalidInputError(f"All methods with windows need the same number of them, got {sorted(numbers)}.")
+    return numbers.pop() if numbers else 1
+
+
 def _execute(job: Job, executor: Any, progress: bool) -> Run:
     """Run all replicas and put the result together."""
     job = replace(job, token=uuid.uuid4().hex)
@@ -143,14 +152,16 @@ def _run_here(job: Job, progress: bool) -> list[Outcome]:
     with _Bar(job.timesteps * job.n_replicas, progress) as bar:
         if job.n_replicas == 1:
             return [drive(job, simulation, bar.update)]
-        together = all(a == arguments[0] for a in arguments) and stack(simulation, []) is not None
-        if together:
-            simulation = stack(simulation, [generate(**a) for a in arguments[1:]])
-            return [drive(job, simulation, lambda n, before: bar.update(n * job.n_replicas, before))]
+        others = []
+        if stack(simulation, []) is not None:
+            others = [generate(**a) for a in arguments[1:]]
+            together = stack(simulation, others)
+            if together is not None:
+                return [drive(job, together, lambda n, before: bar.update(n * job.n_replicas, before))]
         outcomes = []
         for part in _split(job):
             if part.first_replica > 0:
-                simulation = generate(**part.context_args[0])
+                simulation = others[part.first_replica - 1] if others else generate(**part.context_args[0])
             outcomes.append(drive(part, simulation, bar.update))
             simulation = None  # its memory, before the next one is made
             if outcomes[-1].interrupted:

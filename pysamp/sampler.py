@@ -270,6 +270,11 @@ class Sampler(eqx.Module):
         methods = tuple(m.reserve(s, n_steps) for m, s in zip(self.methods, state.methods, strict=True))
         return eqx.tree_at(lambda s: s.methods, state, methods)
 
+    def for_replica(self, state: SamplerState, replica: int) -> SamplerState:
+        """The first state of one of several replicas."""
+        methods = tuple(m.for_replica(s, replica) for m, s in zip(self.methods, state.methods, strict=True))
+        return eqx.tree_at(lambda s: s.methods, state, methods)
+
     def with_room(self, state: SamplerState) -> SamplerState:
         """The state with longer neighbour lists where they were too short, else itself. On the host."""
         if not jax.tree.leaves(state.lists):

@@ -1,7 +1,7 @@
 """From runs to free energies and their errors."""
 
 from . import abf, static  # noqa: F401 (they register their overloads of analyze)
-from .errors import jackknife_error
+from .errors import autocorrelation_time, jackknife_error, statistical_inefficiency
 from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
 from .metadynamics import hills
@@ -9,11 +9,13 @@ from .nonequilibrium import crooks, jarzynski, work
 from .rates import EscapeRate, escape_rate
 from .reweight import solve_wham
 from .trajectory import cartesian_pca, evaluate
+from .umbrella import overlap, reduced_potentials, umbrella_integration
 
 __all__ = [
     "EscapeRate",
     "FreeEnergy",
     "GradientIntegrator",
+    "autocorrelation_time",
     "cartesian_pca",
     "crooks",
     "escape_rate",
@@ -21,6 +23,10 @@ __all__ = [
     "hills",
     "jackknife_error",
     "jarzynski",
+    "overlap",
+    "reduced_potentials",
     "solve_wham",
+    "statistical_inefficiency",
+    "umbrella_integration",
     "work",
 ]

@@ -1,7 +1,7 @@
 """Reweighting: one distribution from samples under many biases (WHAM)."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..errors import SimulationError
 
@@ -59,7 +59,7 @@ def solve_wham(
         expected = factors * (boltzmann @ ratio)
         if np.abs(expected - n).max() < tolerance * total:
             if start is None:
-                _check_overlap(factors[:, None] * boltzmann * (np.sqrt(weights) / denominator), n)
+                _check_overlap(factors[:, None] * boltzmann * (np.sqrt(weights) / denominator), n, np.flatnonzero(used))
             p, solution = np.zeros(len(samples)), np.zeros(len(counts))
             p[seen], solution[used] = ratio, f + shift
             return p / p.sum(), solution
@@ -76,17 +76,27 @@ def solve_wham(
         while objective(f + step) > before + 1e-12 * total and np.abs(step).max() > 1e-12:
             step *= 0.5
         f = f + step
-    raise SimulationError(_NO_OVERLAP)
+    raise SimulationError(f"Some of the biases share no samples with the others{_REMEDY}")
 
 
-_NO_OVERLAP = (
-    "Some of the biases share no samples with the others, so their free energies cannot be joined: put windows closer together, "
-    "make them softer, or run longer."
-)
+_REMEDY = ", so their free energies cannot be joined: put windows closer together, make them softer, or run longer."
 
 
-def _check_overlap(responsibility: Float[np.ndarray, "b s"], n: Float[np.ndarray, " b"]) -> None:
+def as_ranges(numbers: Int[np.ndarray, " n"]) -> str:
+    """Whole numbers as text, runs of them as ranges."""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+
+
+def _check_overlap(
+    responsibility: Float[np.ndarray, "b s"], n: Float[np.ndarray, " b"], places: Int[np.ndarray, " b"]
+) -> None:
     """Raise unless at least about one sample links any two parts of the biases: the second eigenvalue of their Laplacian."""
-    overlap = responsibility @ responsibility.T / np.sqrt(np.outer(n, n))
-    if len(n) > 1 and (1.0 - np.linalg.eigvalsh(overlap)[-2]) * n.sum() < 1.0:
-        raise SimulationError(_NO_OVERLAP)
+    if len(n) == 1:
+        return
+    values, vectors = np.linalg.eigh(responsibility @ responsibility.T / np.sqrt(np.outer(n, n)))
+    if (1.0 - values[-2]) * n.sum() < 1.0:
+        # within a part, the two leading eigenvectors are in proportion: their ratio tells the parts apart
+        side = vectors[:, -2] / np.sqrt(n) > np.median(np.sort(vectors[:, -2] / np.sqrt(n))[[0, -1]])
+        first, second = (as_ranges(places[part]) for part in (side == side[0], side != side[0]))
+        raise SimulationError(f"The biases (windows) {first} share no samples with {second}{_REMEDY}")

@@ -82,13 +82,15 @@ class Bound(abc.ABC):
         """What to note in a result: version of the engine, platform, route."""
         return {}
 
-    def initial_states(self, seeds: Sequence[int]) -> list[SamplerState]:
-        """States before the first step, one per replica."""
+    def initial_states(self, seeds: Sequence[int], first_replica: int = 0) -> list[SamplerState]:
+        """States before the first step, one per replica; ``first_replica`` is the number of the first in the whole run."""
+        sampler = self.sampler
         with jax.enable_x64(True):
-            return [
-                self.sampler.init(self.sampler.particles(snapshot), seed)
+            states = [
+                sampler.init(sampler.particles(snapshot), seed)
                 for snapshot, seed in zip(self.snapshots(), seeds, strict=True)
             ]
+            return [sampler.for_replica(state, first_replica + i) for i, state in enumerate(states)]
 
     def reserve(self, n_steps: int) -> None:
         """Make room in the states for ``n_steps`` more steps."""

@@ -1,5 +1,6 @@
 """Langevin dynamics on an analytic potential, in JAX: a full backend for teaching and testing, with replicas by vmap."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -169,7 +170,7 @@ class _Engine(AbstractEngine):
 class ToyBound(Bound):
     """Toy simulations tied to a sampler, all replicas in one compiled program."""
 
-    def __init__(self, simulations: Sequence[Simulation], sampler: Sampler, seed: int | None):
+    def __init__(self, simulations: Sequence[Simulation], sampler: Sampler, seeds: Sequence[int] | None):
         self.sampler = sampler
         self.system = describe(simulations[0])
         self.n_replicas = len(simulations)
@@ -177,16 +178,15 @@ class ToyBound(Bound):
         self._loop = Loop(sampler, self.n_replicas)
         first = simulations[0]
         with jax.enable_x64(True):
-            seeds = (
-                [s.seed for s in simulations]
-                if seed is None
-                else np.random.SeedSequence(seed).generate_state(self.n_replicas)
-            )
+            if seeds is None:
+                words = [s.seed for s in simulations]
+            else:  # what a replica does is the same alone and among others
+                words = [int(np.random.SeedSequence(seed).generate_state(1)[0]) for seed in seeds]
             self._engine = _Engine(
                 potential=first.potential,
                 x=jnp.asarray(np.stack([s.positions for s in simulations])),
                 v=jnp.asarray(np.stack([s.velocities for s in simulations])),
-                keys=jax.random.key_data(jax.vmap(jax.random.key)(jnp.asarray(seeds))),
+                keys=jax.random.key_data(jax.vmap(jax.random.key)(jnp.asarray(words))),
                 step=jnp.asarray(np.int64(first.step)),
                 remaining=jnp.asarray(np.int64(0)),
                 masses=jnp.asarray(first.masses),
@@ -292,14 +292,45 @@ def _describe_replicas(simulation: _Replicas, /) -> System:
 
 @bind.dispatch
 def _bind_toy(simulation: Simulation, sampler: Sampler, /, *, seed: int | None = None) -> ToyBound:
-    return ToyBound([simulation], sampler, seed)
+    return ToyBound([simulation], sampler, None if seed is None else [seed])
 
 
 @bind.dispatch
-def _bind_replicas(simulation: _Replicas, sampler: Sampler, /, *, seed: int | None = None) -> ToyBound:
+def _bind_replicas(simulation: _Replicas, sampler: Sampler, /, *, seed: Sequence[int] | None = None) -> ToyBound:
     return ToyBound(simulation.simulations, sampler, seed)
 
 
 @stack.dispatch
-def _stack_toy(first: Simulation, others: list, /) -> _Replicas:
+def _stack_toy(first: Simulation, others: list, /) -> _Replicas | None:
+    if not all(_alike(first, other) for other in others):
+        return None
     return _Replicas([first, *others])
+
+
+def _alike(first: Simulation, second: Simulation) -> bool:
+    """Whether two simulations differ in positions, velocities and random numbers at most."""
+    what = ("masses", "kT", "timestep", "friction", "box", "step")
+    same = all(np.array_equal(getattr(first, name), getattr(second, name)) for name in what)
+    return same and _same_function(first.potential, second.potential)
+
+
+def _same_function(first: Any, second: Any) -> bool:
+    """Whether two functions are the same, or made anew by the same lines of code from the same values."""
+    if first is second:
+        return True
+    if isinstance(first, eqx.Module):
+        return eqx.tree_equal(first, second) is True
+    first, second = inspect.unwrap(first), inspect.unwrap(second)  # what jax.jit hides
+    codes = [getattr(function, "__code__", None) for function in (first, second)]
+    if codes[0] is None or codes[0] is not codes[1] or first.__defaults__ != second.__defaults__:
+        return False
+    cells = zip(first.__closure__ or (), second.__closure__ or (), strict=True)
+    return all(_same_value(a.cell_contents, b.cell_contents) for a, b in cells)
+
+
+def _same_value(first: Any, second: Any) -> bool:
+    if first is second:
+        return True
+    if callable(first):
+        return _same_function(first, second)
+    return type(first) is type(second) and bool(np.array_equal(first, second))

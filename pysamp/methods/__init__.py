@@ -5,6 +5,7 @@ from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
 from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
 from .steered import MovingRestraint, Ratchet
+from .umbrella import UmbrellaSampling
 from .unbiased import Unbiased
 from .walls import HarmonicWalls
 
@@ -19,5 +20,6 @@ __all__ = [
     "MovingRestraint",
     "Observation",
     "Ratchet",
+    "UmbrellaSampling",
     "Unbiased",
 ]

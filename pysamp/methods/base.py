@@ -82,6 +82,16 @@ class AbstractMethod(eqx.Module, Generic[State]):
         del n_steps
         return state
 
+    def for_replica(self, state: State, replica: int) -> State:
+        """The first state of one of several replicas, for methods whose replicas differ (windows). Called on the host."""
+        del replica
+        return state
+
+    @property
+    def n_replicas(self) -> int:
+        """How many replicas belong together: the windows of umbrella sampling, else 1."""
+        return 1
+
     def diagnostics(self, state: State) -> Mapping[str, Float[Array, ""]]:
         """Scalars for the log."""
         del state

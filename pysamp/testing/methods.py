@@ -109,6 +109,8 @@ class _Check:
         describe = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)  # noqa: E731
         before, after = describe(state), describe(jax.eval_shape(self.method.update, state, obs))
         assert before == after, f"{self.name}: update changes the shape of the state from\n{before}\nto\n{after}"
+        other = describe(self.method.for_replica(state, self.method.n_replicas - 1))
+        assert before == other, f"{self.name}: for_replica changes the shape of the state from\n{before}\nto\n{other}"
         bias = jax.eval_shape(self.method.bias, state, obs)
         n = self.method.n_cvs
         shapes = (bias.energy.shape, bias.force.shape)

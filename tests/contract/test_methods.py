@@ -19,6 +19,7 @@ from pysamp.methods import (
     Metadynamics,
     MovingRestraint,
     Ratchet,
+    UmbrellaSampling,
     Unbiased,
 )
 from pysamp.testing import check_method
@@ -52,6 +53,10 @@ ENTRIES = {
         "mixed": MovingRestraint(
             [R, PHI], kspring=[9.0, 2.0], centers=[[0.1, 3.0], [0.2, 4.0], [0, 5]], steps=[0, 4, 9]
         ),
+    },
+    "UmbrellaSampling": {
+        "one": UmbrellaSampling(R, centers=[-0.2, 0.3], kspring=10.0),
+        "pulled": UmbrellaSampling([R, PHI], centers=[[0.2, 3.0], [0.0, -3.0]], kspring=[4.0, 2.0], pull_steps=9),
     },
     "Ratchet": {"": Ratchet([R, PHI], kspring=3.0, target=[0.3, 3.0])},
     "ABF": {
