@@ -5,7 +5,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from plum import Dispatcher
 
-__all__ = ["analyze", "bind", "describe", "run"]
+__all__ = ["analyze", "bind", "describe", "run", "sample_weights"]
 
 
 @runtime_checkable
@@ -141,6 +141,31 @@ def analyze(run: Any, /):
 
     Returns:
         A :class:`~pysamp.FreeEnergy`.
+    """
+
+
+@_generic
+def sample_weights(run: Any, /):
+    """Weight of each logged sample in the unbiased ensemble, with which any logged quantity is reweighted.
+
+    For biases that do not change (umbrella windows among them) it is exact, as in MBAR. For methods that adapt, samples at the
+    same CVs are told apart by nothing, whatever the bias was: a sample's weight is the probability of its bin, as
+    :func:`~pysamp.analyze` finds it, over the number of samples there.
+
+    Args:
+        run: a :class:`~pysamp.Run`.
+        discard: fraction left out at the beginning; None for a tenth.
+
+    Returns:
+        An xarray Dataset with ``weight`` (replica, sample), 0 for samples left out, with the sum 1; and ``replicates`` (block,
+        replica, sample), the same with one block of data left out in turn, for errors.
+
+    Raises:
+        InvalidInputError: if there are too few samples.
+
+    Example:
+        >>> weights = pysamp.analysis.sample_weights(run)  # doctest: +SKIP
+        >>> float((weights.weight * run.log.xi.sel(cv="Distance(0, 1)")).sum())  # an unbiased average  # doctest: +SKIP
     """
 
 

@@ -10,12 +10,14 @@ from .rates import EscapeRate, escape_rate
 from .reweight import solve_wham
 from .trajectory import cartesian_pca, evaluate
 from .umbrella import overlap, reduced_potentials, umbrella_integration
+from .weights import bias_constant, reweight, sample_weights
 
 __all__ = [
     "EscapeRate",
     "FreeEnergy",
     "GradientIntegrator",
     "autocorrelation_time",
+    "bias_constant",
     "cartesian_pca",
     "crooks",
     "escape_rate",
@@ -25,6 +27,8 @@ __all__ = [
     "jarzynski",
     "overlap",
     "reduced_potentials",
+    "reweight",
+    "sample_weights",
     "solve_wham",
     "statistical_inefficiency",
     "umbrella_integration",

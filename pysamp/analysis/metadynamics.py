@@ -1,7 +1,7 @@
 """Free energy of metadynamics, from all hills."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from ..api import analyze
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..methods.base import check_grid
-from ..methods.metadynamics import Metadynamics
+from ..methods.metadynamics import Metadynamics, MetadynamicsState
 from ..results import Run
 from .free_energy import FreeEnergy
 from .reweight import solve_wham
@@ -80,7 +80,7 @@ def _analyze_metadynamics(
             f"smaller stride than {int(method.stride)}."
         )
     if grid is None:
-        grid = method.grid or default_grid(centers.reshape(-1, method.n_cvs), method.periods, method.sigma / 2)
+        grid = default_bias_grid(run, method)
     check_grid(grid, method)
     samples, n_before = _samples(run, method, centers)
     n_blocks = n_blocks_per_replica(n_replicas)
@@ -124,6 +124,25 @@ def _analyze_metadynamics(
         labels=method.labels,
         unit=run.energy_unit,
     )
+
+
+def default_bias_grid(run: Run, method: Metadynamics) -> Grid:
+    """The method's grid, or one that covers the hills and is fine enough for them."""
+    centers, _ = _hills(run, method)
+    return method.grid or default_grid(centers.reshape(-1, method.n_cvs), method.periods, method.sigma / 2)
+
+
+def bias_at_hills(
+    grid: Grid, method: Metadynamics, state: MetadynamicsState, numbers: Int[np.ndarray, " m"]
+) -> Iterator[tuple[int, Float[np.ndarray, " bins"]]]:
+    """The bias at the bins' centres when there were so many hills, for each of some increasing numbers."""
+    bias, done = np.zeros(grid.size), 0
+    centers, heights = np.asarray(state.centers), np.asarray(state.heights)
+    for number in numbers:
+        new = slice(done, min(int(number), int(state.n_hills)))
+        bias = bias + _sum_on_grid(_bias_factors, grid, method, centers[new], heights[None, new])[0]
+        done = new.stop
+        yield int(number), bias
 
 
 def _hills(run: Run, method: Metadynamics) -> tuple[Float[np.ndarray, "r hills n"], Float[np.ndarray, "r hills"]]:
