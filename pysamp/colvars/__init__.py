@@ -14,6 +14,7 @@ from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
 from .learned import Learned, load_weights, save_weights
 from .linear import LinearProjection, pca, tica
 from .nucleic import ERMSD
+from .order import AveragedSteinhardtQ, GlobalSteinhardtQ, LocalSteinhardtQ, SteinhardtQ, Tetrahedrality
 from .orientation import EulerAngle, Orientation, RotationAngle, SpinAngle, TiltAngle
 from .paths import Path, RMSDPath
 from .projections import (
@@ -69,6 +70,7 @@ __all__ = [
     "Angle",
     "AntiparallelBetaRMSD",
     "Asphericity",
+    "AveragedSteinhardtQ",
     "AzimuthalAngle",
     "BackboneDihedrals",
     "Combination",
@@ -92,10 +94,12 @@ __all__ = [
     "ExponentialSwitch",
     "FermiSwitch",
     "GaussianSwitch",
+    "GlobalSteinhardtQ",
     "Group",
     "HydrogenBonds",
     "Learned",
     "LinearProjection",
+    "LocalSteinhardtQ",
     "MinimumDistance",
     "NativeContacts",
     "Orientation",
@@ -117,9 +121,11 @@ __all__ = [
     "RotationAngle",
     "SmapSwitch",
     "SpinAngle",
+    "SteinhardtQ",
     "SugarPuckering",
     "SugarPuckeringPhase",
     "TanhSwitch",
+    "Tetrahedrality",
     "TiltAngle",
     "VectorAngle",
     "backbone",

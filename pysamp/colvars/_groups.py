@@ -1,9 +1,11 @@
 """What CVs have in common that look at each of one group of points among those of another."""
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..errors import InvalidInputError
@@ -11,6 +13,7 @@ from ..snapshot import Cell
 from ._neighbors import Neighborhood, NeighborList
 from ._pairs import Pairs
 from .base import AbstractCV, as_points, type_of_points
+from .switching import AbstractSwitch
 
 type_of_range = tuple[int, int]
 
@@ -43,6 +46,12 @@ class AbstractNeighborCV(AbstractCV):
         """Number of points that are looked at."""
         return self.centers[1] - self.centers[0]
 
+    @property
+    def invariances(self) -> frozenset[str]:
+        """Rigid motion and images; within one group also permutation."""
+        common = frozenset({"translation", "rotation", "image"})
+        return common | {"permutation"} if self.centers == self.neighbors else common
+
     def pairs(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Pairs:
         """The pairs of points and their neighbours."""
         return Pairs(self._neighborhood, x, cell, lists)
@@ -50,6 +59,26 @@ class AbstractNeighborCV(AbstractCV):
     @property
     def _neighborhood(self) -> Neighborhood:
         return Neighborhood(self.centers, self.neighbors, self.reach)
+
+
+class AbstractParticleCV(AbstractNeighborCV):
+    """Base class of CVs that are the mean of a value that each particle has on account of its neighbours.
+
+    Attributes:
+        above: None, or a switching function of the particles' values. Then the CV is the fraction of particles above it, that
+            is the mean of one less the function.
+    """
+
+    above: eqx.AbstractVar[AbstractSwitch | None]
+
+    @abc.abstractmethod
+    def of_particles(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Float[Array, " n"]:
+        """The value of each of the particles that are looked at, in any order."""
+
+    def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, ""]:
+        """Mean over particles."""
+        values = self.of_particles(x, cell, lists)
+        return jnp.mean(values if self.above is None else 1.0 - self.above(jnp.maximum(values, 0.0)))
 
 
 def arranged(centers: Any, neighbors: Any = None) -> tuple[type_of_points, type_of_range, type_of_range]:

@@ -241,9 +241,11 @@ def rarely(condition: Bool[Array, ""], function: Callable, otherwise: Callable, 
     @choose.def_vmap
     def _batched(axis_size: int, in_batched: Any, condition: Any, operands: Any) -> Any:
         condition_batched, operands_batched = in_batched
-        condition = condition if condition_batched else jnp.broadcast_to(condition, (axis_size,))
         axes = jax.tree.map(lambda batched: 0 if batched else None, operands_batched)
         each = [jax.vmap(f, in_axes=axes, axis_size=axis_size) for f in (function, otherwise)]
+        if not condition_batched:  # as in a Jacobian
+            out = rarely(condition, *each, *operands)
+            return out, jax.tree.map(lambda _: True, out)
 
         def some(condition: Any, *operands: Any) -> Any:
             chosen, rest = (f(*operands) for f in each)

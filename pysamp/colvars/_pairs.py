@@ -10,7 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from ..snapshot import Cell, _combine, _dot
 from ._cells import GROUP, Grid, Lattice, components, take
@@ -114,7 +114,7 @@ class Pairs:
 
 
 @jax.custom_vjp
-def _permuted(values: Float[Array, "*b n"], order: Int[Array, " n"], ranks: Int[Array, " n"]) -> Any:
+def _permuted(values: Shaped[Array, "*b n"], order: Int[Array, " n"], ranks: Int[Array, " n"]) -> Any:
     """``values[..., order]``; its transpose gathers as well."""
     return take(values, order)
 

@@ -75,12 +75,6 @@ class CoordinationNumber(AbstractNeighborCV):
         """The end of the switching function."""
         return self.switch.end
 
-    @property
-    def invariances(self) -> frozenset[str]:
-        """Rigid motion and images; within one group also permutation."""
-        common = frozenset({"translation", "rotation", "image"})
-        return common | {"permutation"} if self.one_group else common
-
     def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, ""]:
         """Sum of the switching function."""
         pairs = self.pairs(x, cell, lists)
@@ -126,7 +120,6 @@ class HydrogenBonds(AbstractNeighborCV):
     bonded: tuple[tuple[bool, ...], ...] = eqx.field(static=True)
     distance: AbstractSwitch = eqx.field(static=True)
     angle: AbstractSwitch | None = eqx.field(static=True)
-    invariances: ClassVar[frozenset[str]] = frozenset({"translation", "rotation", "image"})
 
     def __init__(
         self,
@@ -152,6 +145,11 @@ class HydrogenBonds(AbstractNeighborCV):
     def reach(self) -> float | None:
         """The end of the function of the distance."""
         return self.distance.end
+
+    @property
+    def invariances(self) -> frozenset[str]:
+        """Rigid motion and images: the points are donors, acceptors and hydrogens, which do not change places."""
+        return super().invariances - {"permutation"}
 
     def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, ""]:
         """Sum over donors' hydrogens and acceptors."""

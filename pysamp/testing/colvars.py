@@ -14,6 +14,7 @@ from ..sampler import Particles, Sampler
 from ..snapshot import Cell, Snapshot
 from ..system import System
 from . import tolerances
+from ._compile import jit_in_haste
 from ._numbers import assert_close, displaced, from_differences
 
 __all__ = ["check_cv"]
@@ -64,7 +65,6 @@ class _Check:
         self.periods = (cv.period,) * cv.n_components
         self.scale = float(np.std(self.x, axis=0).max()) or 1.0
         self.value = np.asarray(self.xi(self.x, self.box))  # not jitted
-        self.jitted = jax.jit(self.xi)
 
     def xi(self, x: Any, box: Any) -> Float[Array, " n"]:
         """The CV of the sampler's atoms."""
@@ -74,7 +74,6 @@ class _Check:
         """All parts of the contract."""
         self.declaration()
         self.derivatives(degenerate)
-        self.transformations()
         self.precision()
 
     def same(self, got: Any, tolerance: float, what: str) -> None:
@@ -92,33 +91,42 @@ class _Check:
         unknown = cv.invariances - _INVARIANCES
         assert not unknown, f"{cv.name} declares the unknown invariances {sorted(unknown)}."
         hash(jax.tree.structure(cv))
-        self.same(self.jitted(self.x, self.box), tolerances.ROUNDING, "changes under jit")
 
     def derivatives(self, degenerate: bool) -> None:
-        """Gradient and strain derivative; all points in one call, which tests vmap as well."""
-        step, strain_step = 1e-4 * self.scale, 1e-4
-        points, boxes = [self.x[None], displaced(self.x, step)], None
-        if self.box is not None:
-            stretches = np.eye(3) + displaced(np.zeros((3, 3)), strain_step)
-            boxes = [np.broadcast_to(self.box, (len(x), 3, 3)) for x in points] + [self.box @ stretches]
-            points.append(self.x @ stretches)
-            boxes = np.concatenate(boxes)
-        general = lambda x, box: self.strained.xi(Particles(x, box))  # noqa: E731
-        batched = jax.jit(jax.vmap(general, in_axes=(0, None if boxes is None else 0)))
-        values = np.asarray(batched(np.concatenate(points), boxes))
-        self.same(values[0], tolerances.ROUNDING, "changes under vmap")
-        values = np.asarray(periodic_difference(values[1:], self.value[None], self.periods))
+        """Gradient and strain derivative, and what leaves the value as it is.
 
-        cases = {"the snapshot": self.x, **(self.degenerate_positions() if degenerate else {})}
+        Two programs for all of it, as compiling takes the time: the values one by one, in a loop, and the derivatives with
+        their values under vmap.
+        """
+        step, strain_step = 1e-4 * self.scale, 1e-4
+        stretches = np.eye(3) + displaced(np.zeros((3, 3)), strain_step)
+        moved = {"changes under jit": self.x, **self.transformed()}
+        rotation = self.rotation() if "rotation" in self.cv.invariances else np.eye(3)
+        points = [np.stack(list(moved.values())), (self.x @ rotation)[None], displaced(self.x, step)]
+        boxes = None
+        if self.box is not None:
+            boxes = [np.broadcast_to(self.box, (len(x), 3, 3)) for x in points]
+            boxes = np.concatenate([*boxes, self.box @ stretches])
+            boxes[len(moved)] = self.box @ rotation
+            points.append(self.x @ stretches)
+        one_by_one = jit_in_haste(lambda all_: jax.lax.map(lambda one: self.strained.xi(Particles(*one)), all_))
+        values = np.asarray(one_by_one((np.concatenate(points), boxes)))
+        for what, value in zip([*moved, "is not invariant to rotation"], values, strict=False):
+            self.same(value, (1 if what == "changes under jit" else 10) * tolerances.ROUNDING, what)
+        values = np.asarray(periodic_difference(values[len(moved) + 1 :], self.value[None], self.periods))
+
+        cases = self.degenerate_positions() if degenerate else {}
+        with_value = lambda x, box: (self.xi(x, box),) * 2  # noqa: E731
         arguments = 0 if self.box is None else (0, 1)
-        jacobian = jax.jit(jax.vmap(jax.jacrev(self.xi, argnums=arguments), in_axes=(0, None)))
-        batch = np.stack(list(cases.values()))
-        gradients = jacobian(batch, self.box)
-        at_cases = jax.jit(jax.vmap(self.xi, in_axes=(0, None)))(batch, self.box)
+        jacobian = jit_in_haste(jax.vmap(jax.jacrev(with_value, argnums=arguments, has_aux=True), in_axes=(0, None)))
+        gradients, at_cases = jacobian(np.stack([*moved.values(), *cases.values()]), self.box)
         by_position, by_box = (gradients, None) if self.box is None else gradients
-        for name, value, gradient in zip(cases, at_cases, by_position, strict=True):
-            assert np.isfinite(value).all(), f"{self.cv.name} is {value} for {name}."
-            assert np.isfinite(gradient).all(), f"{self.cv.name} has a gradient of\n{gradient}\nfor {name}."
+        for what, value in zip(["changes under vmap", *list(moved)[1:]], at_cases, strict=False):
+            self.same(value, (1 if what == "changes under vmap" else 10) * tolerances.ROUNDING, what)
+        for name, value, gradient in zip([*moved, *cases], at_cases, by_position, strict=True):
+            where = f"for {name}" if name in cases else "at the snapshot"
+            assert np.isfinite(value).all(), f"{self.cv.name} is {value} {where}."
+            assert np.isfinite(gradient).all(), f"{self.cv.name} has a gradient of\n{gradient}\n{where}."
 
         n_displaced = 4 * self.x.size
         expected = from_differences(values[:n_displaced], self.x.shape, step)
@@ -130,26 +138,31 @@ class _Check:
             what = f"{self.cv.name}: strain derivative"
             assert_close(strain, expected, tolerances.FINITE_DIFFERENCE, what, 1e-3)
 
-    def transformations(self) -> None:
+    def transformed(self) -> dict[str, Float[np.ndarray, "k 3"]]:
+        """Positions at which the value is the same, by what is wrong with the CV if it is not."""
         has = self.cv.invariances.__contains__
-        rounding = 10 * tolerances.ROUNDING
+        result = {}
         if has("translation"):
-            moved = self.x + self.scale * self.rng.normal(size=3)
-            self.same(self.jitted(moved, self.box), rounding, "is not invariant to translation")
+            result["is not invariant to translation"] = self.x + self.scale * self.rng.normal(size=3)
         if has("image") and self.box is not None:
             moved = self.x + self.rng.integers(-2, 3, size=self.x.shape) @ self.box
-            self.same(self.jitted(moved, self.box), rounding, "is not invariant to periodic images")
-        if has("rotation"):
-            q, r = np.linalg.qr(self.rng.normal(size=(3, 3)))
-            rotation = q * np.sign(np.diag(r))
-            rotation *= np.linalg.det(rotation)
-            cell = self.cell if self.box is None else Cell.of(self.box @ rotation)
-            self.same(self.of_points(self.points() @ rotation, cell), rounding, "is not invariant to rotation")
+            result["is not invariant to periodic images"] = moved
         if has("permutation"):
             points = self.points()
             shuffled = np.roll(points, 1, axis=0)
             shuffled[:2] = shuffled[1::-1] if len(points) > 2 else shuffled[:2]
-            self.same(self.of_points(shuffled, self.cell), rounding, "is not invariant to permutation")
+            if self.sampler.atoms == self.cv.atoms:
+                result["is not invariant to permutation"] = shuffled
+            else:
+                value = self.of_points(shuffled, self.cell)
+                self.same(value, 10 * tolerances.ROUNDING, "is not invariant to permutation")
+        return result
+
+    def rotation(self) -> Float[np.ndarray, "3 3"]:
+        """A random rotation of row vectors."""
+        q, r = np.linalg.qr(self.rng.normal(size=(3, 3)))
+        rotation = q * np.sign(np.diag(r))
+        return rotation * np.linalg.det(rotation)
 
     def precision(self) -> None:
         box = None if self.box is None else self.box.astype(np.float32)
@@ -165,7 +178,7 @@ class _Check:
 
     def of_points(self, points: Any, cell: Cell) -> Float[Array, " n"]:
         """The CV of its points."""
-        return jnp.reshape(jax.jit(lambda x, cell: self.cv(x, cell))(jnp.asarray(points), cell), -1)
+        return jnp.reshape(jit_in_haste(lambda x, cell: self.cv(x, cell))(jnp.asarray(points), cell), -1)
 
     def degenerate_positions(self) -> dict[str, Float[np.ndarray, "k 3"]]:
         """Positions at which angles and directions are not defined."""

@@ -19,6 +19,7 @@ from pysamp.colvars import (
     Angle,
     AntiparallelBetaRMSD,
     Asphericity,
+    AveragedSteinhardtQ,
     AzimuthalAngle,
     Component,
     ContactMap,
@@ -35,10 +36,12 @@ from pysamp.colvars import (
     DistanceRMSD,
     EigenvectorProjection,
     EulerAngle,
+    GlobalSteinhardtQ,
     Group,
     HydrogenBonds,
     Learned,
     LinearProjection,
+    LocalSteinhardtQ,
     MinimumDistance,
     NativeContacts,
     Orientation,
@@ -60,8 +63,10 @@ from pysamp.colvars import (
     RotationAngle,
     SmapSwitch,
     SpinAngle,
+    SteinhardtQ,
     SugarPuckering,
     SugarPuckeringPhase,
+    Tetrahedrality,
     TiltAngle,
     VectorAngle,
     combine,
@@ -91,6 +96,10 @@ ENTRIES = {
         AntiparallelBetaRMSD([RESIDUES[:3], RESIDUES[3:]], r0=1.0, metric="rmsd"),
     ],
     "Asphericity": [Asphericity(ATOMS)],
+    "AveragedSteinhardtQ": [
+        AveragedSteinhardtQ(range(6), l=4, switch=CubicSwitch(0.9, d0=0.5)),
+        AveragedSteinhardtQ(GROUPS, l=3, switch=NEAR, normalized=False, above=CubicSwitch(0.6)),
+    ],
     "AzimuthalAngle": [AzimuthalAngle([0, 5]), AzimuthalAngle(GROUPS[:2], axis=0)],
     "Combination": [
         Distance([0, 5]) - 2 * Distance([3, 7]),
@@ -130,6 +139,10 @@ ENTRIES = {
         EigenvectorProjection(GROUPS, REFERENCES[0, :4], REFERENCES[1, :4], fit_weights=None),
     ],
     "EulerAngle": [EulerAngle(ATOMS, REFERENCES[0], angle=angle) for angle in ("roll", "pitch", "yaw")],
+    "GlobalSteinhardtQ": [
+        GlobalSteinhardtQ(range(6), l=4, switch=NEAR),
+        GlobalSteinhardtQ([0, 1], [1, 2, 5, 6], l=3, switch=NEAR, normalized=False),
+    ],
     "Learned": [
         Learned(
             [DihedralAngle([0, 3, 4, 9]), Distance([0, 5])],
@@ -139,6 +152,10 @@ ENTRIES = {
     ],
     "LinearProjection": [
         LinearProjection([DihedralAngle([0, 3, 4, 9]), Displacement([0, 5])], REFERENCES.reshape(-1)[:10].reshape(2, 5))
+    ],
+    "LocalSteinhardtQ": [
+        LocalSteinhardtQ(range(6), l=4, switch=NEAR),
+        LocalSteinhardtQ(GROUPS, l=3, switch=NEAR, above=CubicSwitch(1.0)),
     ],
     "Orientation": [Orientation(ATOMS, REFERENCES[0]), Orientation(GROUPS, REFERENCES[0, :4], weights=None)],
     "ParallelBetaRMSD": [ParallelBetaRMSD([RESIDUES[:3], RESIDUES[3:]], r0=1.0)],
@@ -172,8 +189,17 @@ ENTRIES = {
     "RelativeShapeAnisotropy": [RelativeShapeAnisotropy(ATOMS)],
     "RotationAngle": [RotationAngle(ATOMS, REFERENCES[0])],
     "SpinAngle": [SpinAngle(ATOMS, REFERENCES[0], axis=(1, -2, 2))],
+    "SteinhardtQ": [
+        SteinhardtQ(range(6), l=6, switch=NEAR),
+        SteinhardtQ([0, 1, GROUPS[0]], [1, 4, 5, 6, GROUPS[2]], l=3, switch=NEAR, normalized=False),
+        SteinhardtQ(range(6), l=4, switch=NEAR, above=CubicSwitch(1.0, d0=0.2)),
+    ],
     "SugarPuckering": [SugarPuckering(ATOMS[:5])],
     "SugarPuckeringPhase": [SugarPuckeringPhase(ATOMS[:5])],
+    "Tetrahedrality": [
+        Tetrahedrality(range(6), switch=NEAR),
+        Tetrahedrality([0, GROUPS[0]], [0, 4, 5, GROUPS[2]], switch=NEAR, above=CubicSwitch(1.0)),
+    ],
     "TiltAngle": [TiltAngle(ATOMS, REFERENCES[0], axis=(1, -2, 2))],
     "VectorAngle": [VectorAngle([0, 3, 4, 9]), VectorAngle(GROUPS)],
 }

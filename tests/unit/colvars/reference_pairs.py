@@ -1,6 +1,9 @@
 """CVs of pairs and neighbours as the reference data describe them."""
 
+import jax.numpy as jnp
+
 from pysamp.colvars import (
+    AveragedSteinhardtQ,
     ContactMap,
     ContactMapDistance,
     ContactSum,
@@ -10,10 +13,13 @@ from pysamp.colvars import (
     ExponentialSwitch,
     FermiSwitch,
     GaussianSwitch,
+    LocalSteinhardtQ,
     MinimumDistance,
     RationalSwitch,
     SmapSwitch,
+    SteinhardtQ,
     TanhSwitch,
+    combine,
 )
 
 
@@ -48,9 +54,23 @@ def contact_map(p):
     return kind(p["pairs"], switch=[switch(s) for s in p["switches"]], weights=p["weights"], **more)
 
 
+def steinhardt(p):
+    """PLUMED's have no factor of 4 pi / (2 l + 1)."""
+    options = {"l": p["l"], "switch": switch(p["switch"]), "normalized": False}
+    if p["output"] == "mean":
+        return SteinhardtQ(p["centers"], **options)
+    each = [SteinhardtQ([center], p["neighbors"], **options) for center in p["centers"]]
+    return combine(lambda *values: jnp.stack(values), each, components=[f"atom{i}" for i in p["centers"]])
+
+
 MAKE = {
+    "averaged_steinhardt": lambda p: AveragedSteinhardtQ(
+        p["centers"], l=p["l"], switch=switch(p["switch"]), normalized=False
+    ),
     "contact_map": contact_map,
     "coordination": lambda p: CoordinationNumber(p["a"], p["b"], switch=switch(p["switch"])),
     "coordination_pairs": lambda p: ContactSum(list(zip(p["a"], p["b"], strict=True)), switch=switch(p["switch"])),
+    "local_steinhardt": lambda p: LocalSteinhardtQ(p["centers"], l=p["l"], switch=switch(p["switch"])),
     "soft_minimum_distance": lambda p: MinimumDistance(p["a"], p["b"], beta=p["beta"]),
+    "steinhardt": steinhardt,
 }
