@@ -1,7 +1,7 @@
 """Enhanced sampling and free energies on the memory of the simulation engine you already use."""
 
 from . import analysis, backends, colvars, methods  # noqa: F401
-from .analysis import FreeEnergy
+from .analysis import Converged, FreeEnergy
 from .api import analyze, bind, describe
 from .citations import citation
 from .errors import (
@@ -26,6 +26,7 @@ __all__ = [
     "Callback",
     "Cell",
     "CheckpointError",
+    "Converged",
     "FreeEnergy",
     "Grid",
     "InvalidInputError",

@@ -39,6 +39,7 @@ def run(
     log_every: Any = None,
     checkpoint: Any = None,
     checkpoint_every: Any = None,
+    until: Any = None,
     progress: bool = True,
     seed: Any = None,
 ):
@@ -70,6 +71,9 @@ def run(
             where the engine is deterministic; with more ``timesteps``, a finished run goes on too. Each call needs a folder
             of its own.
         checkpoint_every: steps between checkpoints; None for about one a minute.
+        until: :class:`~pysamp.Converged`, or any function of the run so far that returns a bool: the run ends when it is true, or
+            after ``timesteps`` at the latest. It is asked after a twentieth of them, and then whenever a quarter more is
+            done; ``generate_context`` is called anew each time. ``attributes["until"]`` of the result says whether it held.
         progress: whether to show a progress bar, on a terminal or in a notebook.
         seed: of all random numbers of methods and engine. With None the engine keeps its own, unless there are several
             replicas, and the seed that was drawn is in ``attributes`` of the result.

@@ -1,5 +1,6 @@
 """`run`: replicas, executors, and the result."""
 
+import logging
 import math
 import operator
 import sys
@@ -26,6 +27,11 @@ from .sampler import as_methods
 
 __all__ = ["Callback", "run"]
 
+logger = logging.getLogger("pysamp")
+
+_FIRST_PART = 20  # part of the steps after which a criterion to stop is asked for the first time
+_NEXT_PART = 1.25  # and by how much more there is each time after that
+
 
 @run.dispatch
 def _run_methods(
@@ -40,6 +46,7 @@ def _run_methods(
     log_every: Any = None,
     checkpoint: Any = None,
     checkpoint_every: Any = None,
+    until: Any = None,
     progress: bool = True,
     seed: Any = None,
 ) -> Run:
@@ -63,7 +70,7 @@ def _run_methods(
         callback=_as_callback(callback),
         **_as_checkpoint(checkpoint, checkpoint_every),
     )
-    return _execute(job, executor, progress)
+    return _execute(job, executor, progress) if until is None else _execute_until(until, job, executor, progress)
 
 
 @run.dispatch
@@ -78,6 +85,7 @@ def _run_on(
     log_every: Any = None,
     checkpoint: Any = None,
     checkpoint_every: Any = None,
+    until: Any = None,
     progress: bool = True,
 ) -> Run:
     """Go on where a run ended."""
@@ -98,7 +106,7 @@ def _run_on(
         before=result,
         **_as_checkpoint(checkpoint, checkpoint_every),
     )
-    return _execute(job, executor, progress)
+    return _execute(job, executor, progress) if until is None else _execute_until(until, job, executor, progress)
 
 
 def _n_windows(methods: Sequence[AbstractMethod]) -> int:
@@ -107,6 +115,40 @@ def _n_windows(methods: Sequence[AbstractMethod]) -> int:
     if len(numbers) > 1:
         raise InvalidInputError(f"All methods with windows need the same number of them, got {sorted(numbers)}.")
     return numbers.pop() if numbers else 1
+
+
+def _execute_until(until: Any, job: Job, executor: Any, progress: bool) -> Run:
+    """Run in parts, each a quarter of what was done before, until the user's criterion holds or all steps are done."""
+    if not callable(until):
+        raise InvalidInputError(
+            f"until must be pysamp.Converged(...) or a function of the run so far that returns a bool, got {until!r}."
+        )
+    done = 0 if job.checkpoint is None else max(_checkpoint_steps(job), default=job.start) - job.start
+    part = math.ceil(max(job.timesteps / _FIRST_PART, job.log_every))
+    result = job.before
+    while True:
+        part = max(part, min(done, job.timesteps))
+        if job.checkpoint is not None:  # which the same job, only longer, goes on from
+            result = _execute(replace(job, timesteps=part), executor, progress)
+        else:
+            result = _execute(replace(job, timesteps=part - done, before=result), executor, progress)
+        done = part
+        converged = bool(until(result))
+        if converged or done >= job.timesteps:
+            if not converged:
+                logger.warning("All %d steps are done, and the criterion given as until=... does not hold.", done)
+            return replace(result, attributes={**result.attributes, "until": "reached" if converged else "not reached"})
+        part = min(job.timesteps, math.ceil(done * _NEXT_PART))
+
+
+def _checkpoint_steps(job: Job) -> list[int]:
+    """The steps of the replicas' checkpoints that are there."""
+    steps = []
+    for replica in range(job.n_replicas):
+        with Checkpoint(job.checkpoint, replica) as checkpoint:  # pyright: ignore[reportArgumentType]
+            if checkpoint.step is not None:
+                steps.append(checkpoint.step)
+    return steps
 
 
 def _execute(job: Job, executor: Any, progress: bool) -> Run:

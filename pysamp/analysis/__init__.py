@@ -1,6 +1,7 @@
 """From runs to free energies and their errors."""
 
 from . import abf, static  # noqa: F401 (they register their overloads of analyze)
+from .convergence import Converged, convergence, r_hat
 from .errors import autocorrelation_time, jackknife_error, statistical_inefficiency
 from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
@@ -13,12 +14,14 @@ from .umbrella import overlap, reduced_potentials, umbrella_integration
 from .weights import bias_constant, reweight, sample_weights
 
 __all__ = [
+    "Converged",
     "EscapeRate",
     "FreeEnergy",
     "GradientIntegrator",
     "autocorrelation_time",
     "bias_constant",
     "cartesian_pca",
+    "convergence",
     "crooks",
     "escape_rate",
     "evaluate",
@@ -26,6 +29,7 @@ __all__ = [
     "jackknife_error",
     "jarzynski",
     "overlap",
+    "r_hat",
     "reduced_potentials",
     "reweight",
     "sample_weights",

@@ -132,6 +132,13 @@ class ABF(AbstractMethod[ABFState]):
         place, outside = self._place(obs.xi)
         return Bias(jnp.zeros_like(obs.xi[0]), self._bias_in(state.sums, jnp.where(outside, -1, place)))
 
+    def truncated(self, state: ABFState, n_steps: int) -> ABFState:
+        """The blocks of time that had ended."""
+        n_blocks = min(n_steps, int(state.n_steps)) // int(state.block_length)
+        sums = np.where(np.arange(N_BLOCKS)[None, :, None] < n_blocks, np.asarray(state.sums), 0.0)
+        kept = np.asarray(n_blocks * int(state.block_length))
+        return eqx.tree_at(lambda s: (s.sums, s.n_steps), state, (sums, kept))
+
     def diagnostics(self, state: ABFState) -> Mapping[str, Float[Array, ""]]:
         """Steps outside the grid."""
         return {"outside": state.outside.astype(float)}

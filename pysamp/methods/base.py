@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..colvars.base import AbstractCV
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, UnsupportedError
 from ..grids import Grid
 from ..units import as_array
 
@@ -87,6 +87,18 @@ class AbstractMethod(eqx.Module, Generic[State]):
         del replica
         return state
 
+    def truncated(self, state: State, n_steps: int) -> State:
+        """What the analysis would have found in the state after so many steps, for convergence against time.
+
+        Raises:
+            UnsupportedError: if the state does not tell.
+        """
+        del state, n_steps
+        raise UnsupportedError(
+            f"{type(self).__name__} does not know what it had found at an earlier time. Use pysamp.Converged while it runs, or "
+            "compare replicas."
+        )
+
     @property
     def n_replicas(self) -> int:
         """How many replicas belong together: the windows of umbrella sampling, else 1."""
@@ -131,6 +143,10 @@ class AbstractStaticBias(AbstractMethod[None]):
     def update(self, state: None, obs: Observation) -> None:
         """Nothing changes."""
         del state, obs
+
+    def truncated(self, state: None, n_steps: int) -> None:
+        """There is nothing to remember."""
+        del state, n_steps
 
     def bias(self, state: None, obs: Observation) -> Bias:
         """The potential at ``obs.xi`` and minus its gradient."""

@@ -185,6 +185,11 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         energy, gradient = self._value_and_gradient(state, obs.xi)
         return Bias(energy, -gradient)
 
+    def truncated(self, state: MetadynamicsState, n_steps: int) -> MetadynamicsState:
+        """Without the later hills; the grid's table stays, which the analysis does not look at."""
+        n_hills = np.minimum(state.n_hills, n_steps // int(self.stride))
+        return eqx.tree_at(lambda s: s.n_hills, state, n_hills)
+
     def diagnostics(self, state: MetadynamicsState) -> Mapping[str, Float[Array, ""]]:
         """Number of hills, height of the last one, and steps outside the grid."""
         last = jnp.maximum(state.n_hills - 1, 0)

@@ -118,6 +118,11 @@ class UmbrellaSampling(AbstractMethod[UmbrellaState]):
         """The window of this replica; with more replicas than windows it begins again at the first."""
         return eqx.tree_at(lambda s: s.window, state, jnp.full_like(state.window, replica % self.n_replicas))
 
+    def truncated(self, state: UmbrellaState, n_steps: int) -> UmbrellaState:
+        """All is in the log."""
+        del n_steps
+        return state
+
     def update(self, state: UmbrellaState, obs: Observation) -> UmbrellaState:
         """The restraint moves with the steps."""
         return UmbrellaState(state.window, state.start, obs.step)
