@@ -8,8 +8,10 @@ from .base import (
     combine,
     custom,
 )
+from .box import CellAngle, CellLength, Density, Volume
 from .contacts import AbstractContacts, ContactMap, ContactMapDistance, ContactSum, NativeContacts
 from .coordination import CoordinationNumber, HydrogenBonds, MinimumDistance
+from .dipole import Dipole, DipoleMoment
 from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
 from .learned import Learned, load_weights, save_weights
 from .linear import LinearProjection, pca, tica
@@ -73,6 +75,8 @@ __all__ = [
     "AveragedSteinhardtQ",
     "AzimuthalAngle",
     "BackboneDihedrals",
+    "CellAngle",
+    "CellLength",
     "Combination",
     "Component",
     "ContactMap",
@@ -82,8 +86,11 @@ __all__ = [
     "CosineSwitch",
     "CubicSwitch",
     "Custom",
+    "Density",
     "DihedralAngle",
     "DihedralCorrelation",
+    "Dipole",
+    "DipoleMoment",
     "Displacement",
     "Distance",
     "DistanceFromLine",
@@ -128,6 +135,7 @@ __all__ = [
     "Tetrahedrality",
     "TiltAngle",
     "VectorAngle",
+    "Volume",
     "backbone",
     "backbone_dihedrals",
     "combine",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pysamp
-from pysamp.colvars import Distance
+from pysamp.colvars import Distance, Volume
 from pysamp.methods import HarmonicBias
 from pysamp.methods.base import Bias
 
@@ -62,7 +62,7 @@ def moments(volumes):
     return blocks.mean(), blocks.std(ddof=1) / np.sqrt(20)
 
 
-def sample(context, advance, n):
+def sample(context, advance, n, volume=volume):
     volumes = []
     for _ in range(n):
         advance()
@@ -88,6 +88,22 @@ def test_a_bias_without_energy_would_be_noticed(systems):
     with pysamp.bind(context, Energyless(DISTANCES, kspring=2000.0, center=0.0)) as bound:
         mean, error = sample(context, lambda: bound.run(10), 1000)
     assert mean - LENGTH**3 > 4.5 * error
+
+
+def test_a_bias_on_the_volume_itself(systems, route):
+    """p(V) ~ V^n exp(-(PV + k (V - c)^2 / 2) / kT) by quadrature, within 4.5 standard errors of 20 blocks."""
+    v0, n = LENGTH**3, N_BODIES
+    kspring, center = 20.0 * KT / v0**2, 1.4 * v0
+    v = np.linspace(0.3, 3.0, 5001) * v0
+    log_p = n * np.log(v) - (n + 1) * v / v0 - 0.5 * kspring / KT * (v - center) ** 2
+    p = np.exp(log_p - log_p.max())
+    exact = float((p * v).sum() / p.sum())
+    assert exact > 1.1 * v0
+    methods = (PAIRS, HarmonicBias(Volume(), kspring=kspring, center=center))
+    with pysamp.bind(route(ideal_gas(systems)), methods) as bound:
+        mean, error = sample(bound, lambda: bound.run(10), 1000, lambda bound: np.linalg.det(bound.snapshots()[0].box))
+    assert error < 0.05 * v0
+    assert abs(mean - exact) < 4.5 * error
 
 
 @pytest.mark.validation
