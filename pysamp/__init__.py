@@ -1,6 +1,6 @@
 """Enhanced sampling and free energies on the memory of the simulation engine you already use."""
 
-from . import analysis, backends, colvars, methods  # noqa: F401
+from . import analysis, backends, colvars, methods, paths  # noqa: F401
 from .analysis import Converged, FreeEnergy
 from .api import analyze, bind, describe
 from .citations import citation

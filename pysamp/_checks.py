@@ -35,8 +35,8 @@ def _values_and_slopes(
 
     def at(x: Float[Array, "k 3"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         xi, pullback = jax.vjp(lambda x: sampler.xi(eqx.tree_at(lambda p: p.positions, particles, x)), x)
-        slopes = [jnp.vdot(pullback(row)[0], direction) for row in jnp.eye(xi.size, dtype=xi.dtype)]
-        return xi, jnp.stack(slopes)
+        # a loop: written out, the program would grow with the square of the number of CVs
+        return xi, jax.lax.map(lambda row: jnp.vdot(pullback(row)[0], direction), jnp.eye(xi.size, dtype=xi.dtype))
 
     return jax.lax.map(at, points)
 

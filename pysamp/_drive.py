@@ -74,6 +74,11 @@ def _drive(job: Job, simulation: Any, progress: Callable[[int, bool], None], che
     clock = time.perf_counter()
     system = describe(simulation)
     sampler = Sampler.build(job.methods, system)
+    for method in sampler.methods:
+        if method.stops:
+            raise InvalidInputError(
+                f"{type(method).__name__} ends its trajectories by itself, so it cannot be run for a number of steps."
+            )
     fingerprint = _fingerprint(job, system)
     header: Mapping[str, Any] = {}
     if checkpoint is not None and checkpoint.step is not None:

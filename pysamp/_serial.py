@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import CheckpointError
 
-__all__ = ["from_arrays", "on_host", "to_arrays"]
+__all__ = ["from_arrays", "is_key", "on_host", "to_arrays"]
 
 
 def to_arrays(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
@@ -44,19 +44,20 @@ def from_arrays(template: Any, arrays: Mapping[str, np.ndarray], prefix: str = "
 
 def on_host(tree: Any) -> Any:
     """The same tree with NumPy arrays: JAX arrays of 64 bits complain when used outside ``enable_x64``. Keys stay keys."""
-    return jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), tree)
+    return jax.tree.map(lambda leaf: leaf if is_key(leaf) else np.asarray(leaf), tree)
 
 
 def _name(path: Any, prefix: str) -> str:
     return prefix + (jax.tree_util.keystr(path, simple=True, separator=".").replace("/", "|") or "value")
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed random key."""
     return jnp.issubdtype(getattr(leaf, "dtype", np.float64), jax.dtypes.prng_key)
 
 
 def _to_numpy(leaf: Any) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
 def _from_numpy(leaf: Any, arrays: Mapping[str, np.ndarray], name: str) -> Any:
@@ -66,7 +67,7 @@ def _from_numpy(leaf: Any, arrays: Mapping[str, np.ndarray], name: str) -> Any:
             "or read it with the methods that wrote it."
         )
     array = np.asarray(arrays[name])
-    if _is_key(leaf):
+    if is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=_implementation(leaf))
     if array.ndim != np.ndim(leaf) or array.dtype.kind != np.dtype(getattr(leaf, "dtype", type(leaf))).kind:
         raise CheckpointError(

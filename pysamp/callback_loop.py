@@ -37,6 +37,7 @@ class CallbackLoop:
         self._positions = slice(start, start + 3 * n_atoms)
         self._velocities = slice(start + 3 * n_atoms, start + 6 * n_atoms) if velocities else None
         self._handed = np.zeros(start + (6 if velocities else 3) * n_atoms)
+        self.has_stopped = False
         self._layout: Any = None
         self._packed: list | None = None
 
@@ -55,6 +56,7 @@ class CallbackLoop:
                 self._step = jax.jit(self._call, donate_argnums=(0, 1), static_argnames="fuse")
             self._packed = list(self._pack(leaves))
         self._handed[1] = log_every
+        self.has_stopped = False
 
     def finish(self) -> None:
         """End a run: give the state back to the loop."""
@@ -67,7 +69,7 @@ class CallbackLoop:
     def __call__(
         self, kind: int, positions: ArrayLike, box: ArrayLike | None, velocities: ArrayLike | None
     ) -> Float[np.ndarray, " m"]:
-        """One force evaluation; returns the bias energy followed by the forces."""
+        """One force evaluation; returns the bias energy followed by the forces. ``has_stopped`` tells of the sampler."""
         handed = self._handed
         handed[0] = kind
         handed[self._positions] = np.ravel(positions)
@@ -82,7 +84,11 @@ class CallbackLoop:
             *self._packed, forces = self._loop.compile_as_one_function(
                 lambda fuse: self._step(*packed, handed, fuse=fuse), packed[0]
             )
-        return np.asarray(forces)
+        packed = np.asarray(forces)
+        if not self._loop.sampler.stops:
+            return packed
+        self.has_stopped = bool(packed[-1])
+        return packed[:-1]
 
     def _call(
         self, small: Array, large: list[Array], handed: Float[Array, " m"], *, fuse: bool
@@ -101,8 +107,12 @@ class CallbackLoop:
             None if self._box is None else handed[self._box].reshape(3, 3),
             None if self._velocities is None else handed[self._velocities].reshape(-1, 3),
         )
-        state, log, forces = take_turn(self._loop.sampler, state, log, kind, particles, log_every)
-        return (*self._pack(jax.tree.leaves((state, log))), jnp.append(forces.energy, forces.forces))
+        sampler = self._loop.sampler
+        state, log, forces = take_turn(sampler, state, log, kind, particles, log_every)
+        result = jnp.append(forces.energy, forces.forces)
+        if sampler.stops:
+            result = jnp.append(result, sampler.stopped(state).astype(result.dtype))
+        return (*self._pack(jax.tree.leaves((state, log))), result)
 
     def _pack(self, leaves: list[Array]) -> tuple[Float[Array, " s"], list[Array]]:
         """Small leaves as one array of doubles, which hold every integer that occurs exactly; the others as they are."""

@@ -30,7 +30,7 @@ try:
 except ImportError:  # not on Windows, where two runs can write to one checkpoint
     fcntl = None
 
-__all__ = ["Checkpoint", "definition", "digest", "replace_file"]
+__all__ = ["Checkpoint", "Lock", "check_fingerprint", "definition", "digest", "replace_file"]
 
 _FORMAT = 1
 
@@ -57,16 +57,8 @@ class Checkpoint:
         self.header: Mapping[str, Any] = {}
         self.step: int | None = None
         self._n_bytes = 0
+        self._log = _open_locked(folder, self._log_path)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._log = open(self._log_path, "ab")  # noqa: SIM115 (closed by close)
-        except OSError as error:
-            raise CheckpointError(
-                f"The checkpoint folder {str(folder)!r} cannot be written: {error}. Give checkpoint=... the name of a folder "
-                "that may be made or written."
-            ) from error
-        try:
-            self._lock()
             self._read_header()
         except BaseException:
             self._log.close()
@@ -78,15 +70,7 @@ class Checkpoint:
         Raises:
             CheckpointError: if they differ, naming what does.
         """
-        found = list(_differences(self.header["fingerprint"], json.loads(json.dumps(fingerprint))))
-        if found:
-            name, theirs, ours = found[0]
-            more = f" ({len(found) - 1} more differences: {', '.join(f[0] for f in found[1:6])})" if found[1:] else ""
-            raise CheckpointError(
-                f"The checkpoint {str(self._folder)!r} belongs to another run: {name} is {theirs} there and {ours} in this "
-                f"call{more}. To go on with it, make the call that wrote it; for a new run, give another checkpoint=... or "
-                "delete that folder."
-            )
+        check_fingerprint(self._folder, self.header["fingerprint"], fingerprint)
 
     def read(
         self, state: SamplerState, snapshot: Snapshot
@@ -162,19 +146,6 @@ class Checkpoint:
     ) -> None:
         self.close()
 
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._log.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CheckpointError(
-                f"Another run is writing to the checkpoint {str(self._folder)!r}. Wait for it, or give this one another "
-                "checkpoint=..."
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-
     def _read_header(self) -> None:
         if not self._state_path.exists():
             return
@@ -197,6 +168,65 @@ class Checkpoint:
         return CheckpointError(
             f"The checkpoint {str(self._folder)!r} cannot be read: {why}. Restore its files from a copy, or delete the folder "
             "to begin anew."
+        )
+
+
+class Lock:
+    """The right to write to a folder, which one run at a time can have.
+
+    Args:
+        folder: the folder, made if it does not exist.
+
+    Raises:
+        CheckpointError: if another run has it, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path):
+        self._file = _open_locked(folder, folder / "lock")
+
+    def close(self) -> None:
+        """Release it."""
+        self._file.close()
+
+
+def _open_locked(folder: Path, path: Path) -> io.BufferedWriter:
+    """A file of a checkpoint, to append to, with a lock on it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "ab")  # noqa: SIM115 (closed by close)
+    except OSError as error:
+        raise CheckpointError(
+            f"The checkpoint folder {str(folder)!r} cannot be written: {error}. Give checkpoint=... the name of a folder "
+            "that may be made or written."
+        ) from error
+    if fcntl is None:
+        return file
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise CheckpointError(
+            f"Another run is writing to the checkpoint {str(folder)!r}. Wait for it, or give this one another checkpoint=..."
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
+def check_fingerprint(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Compare the run that wrote a checkpoint with the one that wants to go on with it.
+
+    Raises:
+        CheckpointError: if they differ, naming what does.
+    """
+    found = list(_differences(theirs, json.loads(json.dumps(ours))))
+    if found:
+        name, there, here = found[0]
+        more = f" ({len(found) - 1} more differences: {', '.join(f[0] for f in found[1:6])})" if found[1:] else ""
+        raise CheckpointError(
+            f"The checkpoint {str(folder)!r} belongs to another run: {name} is {there} there and {here} in this "
+            f"call{more}. To go on with it, make the call that wrote it; for a new run, give another checkpoint=... or "
+            "delete that folder."
         )
 
 

@@ -3,8 +3,8 @@
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ _FORMAT = 1
 
 
 def save(run: Any, path: str | os.PathLike) -> None:
-    """Write a run to a netCDF file, as a whole or not at all.
+    """Write a run, or the result of a path method, to a netCDF file, as a whole or not at all.
 
     The file has the groups ``log`` (as in ``run.log``), ``states/<replica>`` and ``snapshots/<replica>``, and attributes in
     JSON. Methods and CVs of pysamp are stored with all their parameters. A user's own function cannot be; ``load`` puts in
@@ -59,22 +59,8 @@ def save(run: Any, path: str | os.PathLike) -> None:
         >>> pysamp.load("example.nc").methods[0].labels
         ('Component(0).x',)
     """
-    if not isinstance(run, Run):
-        raise InvalidInputError(f"save needs a run, as pysamp.run(...) returns it; got {run!r}.")
     path = Path(path)
-    definition, arrays = _encode_methods(run.methods)
-    attributes = {
-        "pysamp_format": _FORMAT,
-        "methods": json.dumps(definition),
-        "attributes": json.dumps(dict(run.attributes), default=str),
-        "kT": float(run.kT),
-        "timestep": float(run.timestep),
-        "n_replicas": len(run.states),
-    }
-    groups = {"/": xr.Dataset(attrs=attributes), "/definition": _dataset(arrays), "/log": run.log}
-    for r, (state, snapshot) in enumerate(zip(run.states, run.snapshots, strict=True)):
-        groups[f"/states/{r}"] = _dataset(to_arrays(state))
-        groups[f"/snapshots/{r}"] = _dataset(to_arrays(snapshot))
+    groups = _groups_of(run)
     buffer = io.BytesIO()  # HDF5 can crash the process on a disk that is full
     xr.DataTree.from_dict(groups).to_netcdf(buffer, engine="h5netcdf")
     try:
@@ -86,8 +72,32 @@ def save(run: Any, path: str | os.PathLike) -> None:
         ) from error
 
 
-def load(path: str | os.PathLike, method: Any = None) -> Run:
-    """Read a run that :func:`save` wrote.
+def _groups_of(run: Any) -> dict[str, xr.Dataset]:
+    for name, kind in _KINDS.items():
+        if type(run) is kind.cls:
+            groups = kind.to_groups(run)
+            groups["/"] = groups["/"].assign_attrs(pysamp_format=_FORMAT, pysamp_kind=name)
+            return groups
+    if not isinstance(run, Run):
+        raise InvalidInputError(f"save needs a run, as pysamp.run(...) returns it; got {run!r}.")
+    definition, arrays = _encode_methods(run.methods)
+    attributes = {
+        "pysamp_format": _FORMAT,
+        "methods": json.dumps(definition),
+        "attributes": json.dumps(dict(run.attributes), default=str),
+        "kT": float(run.kT),
+        "timestep": float(run.timestep),
+        "n_replicas": len(run.states),
+    }
+    groups = {"/": xr.Dataset(attrs=attributes), "/definition": dataset(arrays), "/log": run.log}
+    for r, (state, snapshot) in enumerate(zip(run.states, run.snapshots, strict=True)):
+        groups[f"/states/{r}"] = dataset(to_arrays(state))
+        groups[f"/snapshots/{r}"] = dataset(to_arrays(snapshot))
+    return groups
+
+
+def load(path: str | os.PathLike, method: Any = None) -> Any:
+    """Read a run, or the result of a path method, that :func:`save` wrote.
 
     Args:
         path: of the file.
@@ -107,8 +117,10 @@ def load(path: str | os.PathLike, method: Any = None) -> Run:
         raise CheckpointError(
             f"{str(path)!r} has the format {tree.attrs.get('pysamp_format')!r}, and this version of pysamp reads {_FORMAT}."
         )
+    if "pysamp_kind" in tree.attrs:
+        return _load_kind(path, tree, method)
     n_replicas = int(tree.attrs["n_replicas"])
-    stored = _decode(json.loads(tree.attrs["methods"]), _arrays(tree["definition"]))
+    stored = _decode(json.loads(tree.attrs["methods"]), arrays_of(tree["definition"]))
     if method is None:
         for item in stored:
             if isinstance(item, _Unknown):
@@ -122,13 +134,55 @@ def load(path: str | os.PathLike, method: Any = None) -> Run:
     template = _state_template(run_methods)
     return Run(
         methods=run_methods,
-        states=[on_host(from_arrays(template, _arrays(tree[f"states/{r}"]))) for r in range(n_replicas)],
-        snapshots=[_snapshot(_arrays(tree[f"snapshots/{r}"])) for r in range(n_replicas)],
+        states=[on_host(from_arrays(template, arrays_of(tree[f"states/{r}"]))) for r in range(n_replicas)],
+        snapshots=[_snapshot(arrays_of(tree[f"snapshots/{r}"])) for r in range(n_replicas)],
         log=tree.children["log"].to_dataset(inherit=False),
         kT=float(tree.attrs["kT"]),
         timestep=float(tree.attrs["timestep"]),
         attributes=json.loads(tree.attrs["attributes"]),
     )
+
+
+def _load_kind(path: str | os.PathLike, tree: xr.DataTree, method: Any) -> Any:
+    kind = _KINDS.get(tree.attrs["pysamp_kind"])
+    if kind is None:
+        raise CheckpointError(
+            f"{str(path)!r} holds a {tree.attrs['pysamp_kind']!r}, which this version of pysamp does not have."
+        )
+    (stored,) = _decode(json.loads(tree.attrs["methods"]), arrays_of(tree["definition"]))
+    return kind.from_tree(tree, stored if method is None else method)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How results of one class that is not Run are stored.
+
+    Attributes:
+        cls: the class.
+        to_groups: makes datasets of a result, one for each group; ``definition_of`` helps.
+        from_tree: makes the result from what was read, and the method.
+        classes: what such files may name besides CVs and methods.
+    """
+
+    cls: type
+    to_groups: Callable[[Any], dict[str, xr.Dataset]]
+    from_tree: Callable[[xr.DataTree, Any], Any]
+    classes: Sequence[type] = ()
+
+
+_KINDS: dict[str, Kind] = {}
+
+
+def register_kind(kind: Kind) -> None:
+    """Let ``save`` and ``load`` know one more class of results."""
+    _KINDS[kind.cls.__name__] = kind
+    _CLASSES.update({cls.__name__: cls for cls in kind.classes})
+
+
+def definition_of(method: Any) -> tuple[dict[str, str], xr.Dataset]:
+    """Attribute and group that hold the definition of a method."""
+    arrays: dict[str, np.ndarray] = {}
+    return {"methods": json.dumps([_encode(method, arrays)])}, dataset(arrays)
 
 
 class StoredCV(AbstractCV):
@@ -163,7 +217,7 @@ class _Unknown:
         self.name = name
 
 
-_CLASSES: Mapping[str, type] = {
+_CLASSES: dict[str, type] = {
     **{name: getattr(colvars, name) for name in colvars.__all__ if isinstance(getattr(colvars, name), type)},
     **{name: getattr(methods, name) for name in methods.__all__ if isinstance(getattr(methods, name), type)},
     "Grid": Grid,
@@ -239,14 +293,14 @@ def _decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return result
 
 
-def _dataset(arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
+def dataset(arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
     """Arrays as variables whose dimensions are their own."""
     return xr.Dataset(
         {name: (tuple(f"{name}_{i}" for i in range(array.ndim)), array) for name, array in arrays.items()}
     )
 
 
-def _arrays(node: Any) -> dict[str, np.ndarray]:
+def arrays_of(node: Any) -> dict[str, np.ndarray]:
     return {
         str(name): np.asarray(variable.values) for name, variable in node.to_dataset(inherit=False).variables.items()
     }

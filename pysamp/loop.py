@@ -20,6 +20,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, Int
 
+from ._serial import is_key, on_host
 from .sampler import BiasForces, Particles, Sampler, SamplerState
 
 try:
@@ -70,6 +71,10 @@ class AbstractEngine(eqx.Module):
     def pack(self, forces: BiasForces) -> Any:
         """Bias forces in the form that ``advance`` takes."""
 
+    def hold(self, stopped: Bool[Array, " r"]) -> "AbstractEngine":
+        """The engine with these of its replicas staying where they are; for engines of several replicas."""
+        raise NotImplementedError(f"{type(self).__name__} cannot hold single replicas")
+
 
 Engine = TypeVar("Engine", bound=AbstractEngine)
 
@@ -112,7 +117,7 @@ def take_turn(
     """One force evaluation: sampler, then log."""
     is_step = kind == NEW_STEP
     if batched:
-        axes = eqx.tree_at(lambda s: s.step, jax.tree.map(lambda _: 0, state), replace=None)
+        axes = _replica_axes(state)
         step = jax.vmap(sampler.step, in_axes=(axes, 0, None), out_axes=(axes, 0))
         row = jax.vmap(log_row, in_axes=(None, axes))
     else:
@@ -126,6 +131,11 @@ def take_turn(
         return Log(jax.lax.dynamic_update_slice(log.rows, new, start), log.n_rows + 1)
 
     return state, jax.lax.cond(due, write, lambda: log), forces
+
+
+def _replica_axes(state: SamplerState) -> SamplerState:
+    """Where ``vmap`` finds the replicas: on the first axis of everything but the step, which they have in common."""
+    return eqx.tree_at(lambda s: s.step, jax.tree.map(lambda _: 0, state), replace=None)
 
 
 def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
@@ -239,15 +249,25 @@ def _run_loop(
         state, log, forces = take_turn(sampler, *carried, kind, particles, log_every, batched=batched)
         return state, log, engine.pack(forces)
 
+    stopped = partial(_stopped, sampler, batched=batched)
+
     def body(carry: tuple) -> tuple:
         state, log, engine, handed = carry
         kept, carried = (sampler, handed, log_every), (state, log)
         state, log, forces = as_one_function(turn, kept, carried) if fuse else turn(kept, carried)
-        return (state, log, *engine.advance(forces))
+        if sampler.stops and batched:
+            engine = engine.hold(stopped(state))
+        if sampler.stops and not batched:  # the engine stays where it is, at a force evaluation
+            engine, handed = jax.lax.cond(stopped(state), lambda: (engine, handed), lambda: engine.advance(forces))
+        else:
+            engine, handed = engine.advance(forces)
+        return state, log, engine, handed
 
-    state, log, engine, _ = jax.lax.while_loop(
-        lambda carry: engine.is_running(carry[3]), body, (state, log, *engine.begin())
-    )
+    def goes_on(carry: tuple) -> Bool[Array, ""]:
+        running = engine.is_running(carry[3])
+        return running & ~jnp.all(stopped(carry[0])) if sampler.stops else running
+
+    state, log, engine, _ = jax.lax.while_loop(goes_on, body, (state, log, *engine.begin()))
     return state, engine, log
 
 
@@ -255,6 +275,18 @@ def _run_loop(
 def _evaluate(sampler: Sampler, state: SamplerState, particles: Particles) -> Float[Array, " m"]:
     forces = sampler.evaluate(state, particles)
     return jnp.append(forces.energy, forces.forces)
+
+
+@partial(jax.jit, static_argnames="batched")
+def _stopped(sampler: Sampler, state: SamplerState, *, batched: bool) -> Bool[Array, "*r"]:
+    return jax.vmap(sampler.stopped, in_axes=(_replica_axes(state),))(state) if batched else sampler.stopped(state)
+
+
+def _stacked(leaves: Sequence[Any]) -> Array:
+    """Leaves of several replicas as one array; on the host, since JAX takes 20 us for each of its arrays."""
+    if any(is_key(leaf) for leaf in leaves):
+        return jnp.stack(leaves)
+    return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
 
 
 def prefer_synchronous_dispatch() -> None:
@@ -351,6 +383,17 @@ class Loop:
         with jax.enable_x64(True):
             return np.array(_evaluate(self.sampler, self.state, particles))
 
+    @property
+    def stopped(self) -> Bool[np.ndarray, " r"]:
+        """Whether the sampler has ended the run, for each replica."""
+        with jax.enable_x64(True):
+            return np.atleast_1d(_stopped(self.sampler, self.state, batched=self._n_replicas is not None))
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the sampler has ended the run, of all replicas."""
+        return self.sampler.stops and bool(self.stopped.all())
+
     def take_rows(self) -> Float[np.ndarray, "replica rows width"]:
         """The rows logged since the log was last emptied, on the host; empties the log."""
         n_rows = int(self.log.n_rows)
@@ -383,10 +426,23 @@ class Loop:
             if self._n_replicas is None:
                 state = jax.tree.map(jnp.array, states[0])
             else:
-                stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+                stacked = jax.tree.map(lambda *leaves: _stacked(leaves), *states)
                 state = eqx.tree_at(lambda s: s.step, stacked, jnp.array(states[0].step))
             self.state = state
         self.make_room()
+
+    @property
+    def states_on_host(self) -> list[SamplerState]:
+        """The same in NumPy arrays, which takes a hundredth of the time where there are many replicas."""
+        host = on_host(self.state)
+        if self._n_replicas is None:
+            return [jax.tree.map(np.array, host)]
+        whole = eqx.tree_at(lambda s: s.step, host, np.broadcast_to(host.step, (self._n_replicas,)))
+        leaves, structure = jax.tree.flatten(whole)
+        return [
+            structure.unflatten([leaf[r] if is_key(leaf) else np.array(leaf[r]) for leaf in leaves])
+            for r in range(self._n_replicas)
+        ]
 
     def _empty_log(self) -> Log:
         width = len(log_columns(self.sampler))

@@ -55,11 +55,11 @@ def _run_methods(
     n_replicas = as_count(replicas, "replicas") * _n_windows(methods)
     n_steps = as_count(timesteps, "timesteps")
     defaults = {name for name, value in (("seed", seed), ("log_every", log_every)) if value is None}
-    seed = _as_seed(seed)
+    seed = as_seed(seed)
     job = Job(
         methods=methods,
-        generate_context=_as_generator(generate_context),
-        context_args=_as_context_args(context_args, n_replicas),
+        generate_context=as_generator(generate_context),
+        context_args=as_context_args(context_args, n_replicas),
         first_replica=0,
         n_replicas=n_replicas,
         timesteps=n_steps,
@@ -68,7 +68,7 @@ def _run_methods(
         log_every=_default_stride(n_steps) if log_every is None else as_count(log_every, "log_every"),
         defaults=frozenset(defaults),
         callback=_as_callback(callback),
-        **_as_checkpoint(checkpoint, checkpoint_every),
+        **as_checkpoint(checkpoint, checkpoint_every),
     )
     return _execute(job, executor, progress) if until is None else _execute_until(until, job, executor, progress)
 
@@ -94,8 +94,8 @@ def _run_on(
     stride = int(result.attributes.get("log_every", _default_stride(n_steps)))
     job = Job(
         methods=result.methods,
-        generate_context=_as_generator(generate_context),
-        context_args=_as_context_args(context_args, n_replicas),
+        generate_context=as_generator(generate_context),
+        context_args=as_context_args(context_args, n_replicas),
         first_replica=0,
         n_replicas=n_replicas,
         timesteps=n_steps,
@@ -104,7 +104,7 @@ def _run_on(
         log_every=stride if log_every is None else as_count(log_every, "log_every"),
         callback=_as_callback(callback),
         before=result,
-        **_as_checkpoint(checkpoint, checkpoint_every),
+        **as_checkpoint(checkpoint, checkpoint_every),
     )
     return _execute(job, executor, progress) if until is None else _execute_until(until, job, executor, progress)
 
@@ -191,7 +191,7 @@ def _run_here(job: Job, progress: bool) -> list[Outcome]:
     if job.checkpoint is not None:
         Checkpoint(job.checkpoint, 0).close()  # finds out what is wrong with it before a simulation is built
     simulation = generate(**arguments[0])
-    with _Bar(job.timesteps * job.n_replicas, progress) as bar:
+    with Bar(job.timesteps * job.n_replicas, progress) as bar:
         if job.n_replicas == 1:
             return [drive(job, simulation, bar.update)]
         others = []
@@ -220,7 +220,7 @@ def _run_elsewhere(job: Job, executor: Any, progress: bool) -> list[Outcome]:
         )
     import cloudpickle
 
-    with _Bar(job.timesteps * job.n_replicas, progress) as bar:
+    with Bar(job.timesteps * job.n_replicas, progress) as bar:
         futures: list[Future] = []
         try:
             for part in _split(job):
@@ -320,7 +320,7 @@ def _as_dataset(
     return xr.Dataset(data, coordinates)
 
 
-class _Bar:
+class Bar:
     """The progress bar; where nobody looks at one, nothing is written."""
 
     def __init__(self, total: int, wanted: bool):
@@ -338,7 +338,7 @@ class _Bar:
             self._bar.initial += n_steps
         self._bar.update(n_steps)
 
-    def __enter__(self) -> "_Bar":
+    def __enter__(self) -> "Bar":
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -353,7 +353,7 @@ def _default_stride(n_steps: int) -> int:
     return max(m * decade for m in (1, 2, 5) if m * decade <= target)
 
 
-def _as_seed(value: Any) -> int:
+def as_seed(value: Any) -> int:
     if value is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     try:
@@ -367,7 +367,7 @@ def _as_seed(value: Any) -> int:
     return seed
 
 
-def _as_generator(value: Any) -> Any:
+def as_generator(value: Any) -> Any:
     if not callable(value):
         raise InvalidInputError(
             f"generate_context must be a function that returns a simulation, got {value!r}. Wrap the part of your script that "
@@ -377,7 +377,7 @@ def _as_generator(value: Any) -> Any:
     return value
 
 
-def _as_context_args(value: Any, n_replicas: int) -> tuple[dict[str, Any], ...]:
+def as_context_args(value: Any, n_replicas: int) -> tuple[dict[str, Any], ...]:
     several = list(value) if isinstance(value, list | tuple) else [{} if value is None else value] * n_replicas
     if len(several) != n_replicas:
         raise InvalidInputError(
@@ -397,7 +397,7 @@ def _as_callback(value: Any) -> Callback | None:
     return value if value is None or isinstance(value, Callback) else Callback(value)
 
 
-def _as_checkpoint(path: Any, every: Any) -> dict[str, Any]:
+def as_checkpoint(path: Any, every: Any) -> dict[str, Any]:
     if path is None:
         if every is not None:
             raise InvalidInputError(

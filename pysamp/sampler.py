@@ -235,6 +235,16 @@ class Sampler(eqx.Module):
         return any(momentum is not None for momentum in self.momenta)
 
     @property
+    def stops(self) -> bool:
+        """Whether a method can end a run."""
+        return any(method.stops for method in self.methods)
+
+    def stopped(self, state: SamplerState) -> Bool[Array, ""]:
+        """Whether a method has ended the run."""
+        flags = [m.stopped(s) for m, s in zip(self.methods, state.methods, strict=True) if m.stops]
+        return jnp.any(jnp.stack(flags)) if flags else jnp.zeros((), dtype=bool)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Labels of the components of ``SamplerState.xi``."""
         return tuple(label for method in self.methods for label in method.labels)

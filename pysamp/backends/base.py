@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from .._serial import on_host
 from ..api import bind, describe, stack
 from ..errors import UnsupportedError
 from ..methods.base import AbstractMethod
@@ -42,7 +43,8 @@ class Bound(abc.ABC):
     def run(self, n_steps: int, *, log_every: int = 0) -> Float[np.ndarray, "replica rows width"]:
         """Run ``n_steps`` steps and return the rows logged, one at every multiple of ``log_every`` (0: none).
 
-        Not more than ``loop.MAX_ROWS`` rows fit in one call.
+        Not more than ``loop.MAX_ROWS`` rows fit in one call. If the sampler stops (``sampler.stopped``), the run ends before
+        the step that would follow, with the engine at the configuration that the sampler saw last; the states tell.
 
         Raises:
             SimulationError: if the engine failed or a bias was not finite.
@@ -65,6 +67,17 @@ class Bound(abc.ABC):
     @abc.abstractmethod
     def states(self, states: Sequence[SamplerState]) -> None: ...
 
+    @property
+    def states_on_host(self) -> list[SamplerState]:
+        """Copies of the states in NumPy arrays."""
+        return [on_host(state) for state in self.states]
+
+    @property
+    def stopped(self) -> Bool[np.ndarray, " r"]:
+        """Whether the sampler has ended the run, for each replica."""
+        with jax.enable_x64(True):
+            return np.array([bool(self.sampler.stopped(state)) for state in self.states])
+
     @abc.abstractmethod
     def snapshots(self) -> list[Snapshot]:
         """The whole system, one snapshot per replica."""
@@ -72,6 +85,14 @@ class Bound(abc.ABC):
     @abc.abstractmethod
     def restore(self, snapshots: Sequence[Snapshot]) -> None:
         """Set the engine to earlier snapshots; exactly, where they carry the engine's own checkpoint."""
+
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """Begin new random numbers of the engine, with one seed per replica.
+
+        Raises:
+            UnsupportedError: if the engine has none that can be seeded.
+        """
+        raise UnsupportedError(f"{type(self).__name__} cannot begin new random numbers during a run.")
 
     @abc.abstractmethod
     def close(self) -> None:

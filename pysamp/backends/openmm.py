@@ -316,7 +316,7 @@ class OpenMMBound(Bound):
                 raise
             rows = self._loop.take_rows()
             n_seen = int(self._loop.state.step) - before
-        if n_seen != n_steps:
+        if n_seen != n_steps and not self._loop.has_stopped:
             raise SimulationError(
                 f"OpenMM did {n_steps} steps, but asked for the forces of the bias in {n_seen} of them: the bias has not "
                 f"acted as it should. {type(self._integrator).__name__} must use the forces of group "
@@ -396,6 +396,11 @@ class OpenMMBound(Bound):
             context.setVelocities(np.asarray(snapshot.velocities))
         context.setStepCount(int(snapshot.step))
         context.setTime(int(snapshot.step) * self.system.timestep)
+
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """Begin new random numbers; OpenMM makes its Context anew for that, which takes as long as it takes."""
+        (seed,) = seeds
+        self._reinitialize(seed)
 
     def steps_until_report(self, limit: int) -> int:
         """Steps until the next of the Simulation's reporters is due."""
@@ -499,6 +504,8 @@ class NativeBound(OpenMMBound):
             cause = error
         finally:
             message, not_finite = self._hook.finish()
+        if cause is None and not not_finite and self._loop.has_stopped:
+            return  # the engine was left at the beginning of a step, which it has not done
         if message or cause is not None:
             self._fail(message or str(cause), not_finite, cause)
 
@@ -521,6 +528,10 @@ class NativeBound(OpenMMBound):
         while self._views:
             self._views.popitem()[1].flat.delete()
         super().close()
+
+
+class _StoppedError(Exception):
+    """Leaves a step of OpenMM that is not to be done."""
 
 
 class PythonForceBound(OpenMMBound):
@@ -560,6 +571,8 @@ class PythonForceBound(OpenMMBound):
         if not math.isfinite(packed.sum()):
             self._not_finite = True
             raise FloatingPointError("a bias energy or force is not finite")
+        if self._callback.has_stopped:
+            raise _StoppedError
         return float(packed[0]), packed[1:].reshape(-1, 3)
 
     def _advance(self, n_steps: int, log_every: int) -> None:
@@ -572,7 +585,7 @@ class PythonForceBound(OpenMMBound):
             failure = error
         finally:
             self._callback.finish()
-        if failure is not None:
+        if failure is not None and not self._loop.has_stopped:
             self._fail(str(failure), self._not_finite, failure)
 
     @property
@@ -634,7 +647,7 @@ def _needs_own_thread() -> bool:
 # -------------------------------------------------------------------------------------------------------- dispatch
 
 
-def _route(context: openmm.Context) -> type[OpenMMBound]:
+def _route(context: openmm.Context, sampler: Sampler) -> type[OpenMMBound]:
     prefer_synchronous_dispatch()
     platform = context.getPlatform().getName()
     if platform in ("Reference", "CPU"):
@@ -643,7 +656,7 @@ def _route(context: openmm.Context) -> type[OpenMMBound]:
             _LOGGER.info("OpenMM %s platform: stepped from the compiled loop", platform)
             return NativeBound
         _warn_once(f"pysamp adds its bias through openmm.PythonForce, which is slower, because {reason}.")
-    if platform == "CUDA":
+    if platform == "CUDA" and not sampler.stops:  # a loop of counted turns does not end early
         from .openmm_cuda import CudaBound  # which needs this module
 
         reason = CudaBound.unsupported(context)
@@ -673,7 +686,7 @@ def _describe_openmm(simulation: openmm.app.Simulation | openmm.Context | Python
 def _bind_openmm(
     simulation: openmm.app.Simulation | openmm.Context, sampler: Sampler, /, *, seed: int | None = None
 ) -> Bound:
-    return _route(_context(simulation))(simulation, sampler, seed)
+    return _route(_context(simulation), sampler)(simulation, sampler, seed)
 
 
 @bind.dispatch

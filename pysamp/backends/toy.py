@@ -116,6 +116,11 @@ class _Engine(AbstractEngine):
     box: Float[Array, "3 3"] | None
     atoms: tuple[int, ...] = eqx.field(static=True)
     velocities_too: bool = eqx.field(static=True)
+    held: Bool[Array, " r"] | None = None
+
+    def hold(self, stopped: Bool[Array, " r"]) -> "_Engine":
+        """Replicas that stay where they are."""
+        return eqx.tree_at(lambda e: e.held, self, stopped)
 
     def begin(self) -> tuple["_Engine", tuple[Int[Array, ""], Particles]]:
         """Hand over the particles as they are."""
@@ -146,6 +151,8 @@ class _Engine(AbstractEngine):
         x = self.x + 0.5 * timestep * v
         v = keep * v + jnp.sqrt(kT * (1.0 - keep**2) / masses) * noise
         x = x + 0.5 * timestep * v
+        if self.held is not None:
+            x, v = (jnp.where(self.held[:, None, None], old, new) for old, new in ((self.x, x), (self.v, v)))
         finite = jnp.all(jnp.isfinite(forces.energy)) & jnp.all(jnp.isfinite(total))
         engine = eqx.tree_at(
             lambda e: (e.x, e.v, e.step, e.remaining),
@@ -194,6 +201,7 @@ class ToyBound(Bound):
                 box=None if first.box is None else jnp.asarray(first.box),
                 atoms=sampler.atoms,
                 velocities_too=sampler.needs_velocities,
+                held=jnp.zeros(self.n_replicas, dtype=bool) if sampler.stops else None,
             )
         self.states = self.initial_states(range(self.n_replicas))
 
@@ -202,7 +210,8 @@ class ToyBound(Bound):
         with jax.enable_x64(True):
             engine = eqx.tree_at(lambda e: e.remaining, self._engine, jnp.asarray(np.int64(n_steps)))
             self._engine = self._loop.run(engine, log_every)
-        if int(self._engine.remaining) or not np.isfinite(np.asarray(self._engine.x)).all():
+        early = int(self._engine.remaining) > 0 and not self._loop.has_stopped
+        if early or not np.isfinite(np.asarray(self._engine.x)).all():
             states = self.states
             bad = next(
                 (s for s in states if not (np.isfinite(s.xi).all() and np.isfinite(s.energies).all())), states[0]
@@ -235,6 +244,16 @@ class ToyBound(Bound):
     def states(self, states: Sequence[SamplerState]) -> None:
         self._loop.states = states
 
+    @property
+    def states_on_host(self) -> list[SamplerState]:
+        """Copies of the states in NumPy arrays."""
+        return self._loop.states_on_host
+
+    @property
+    def stopped(self) -> Bool[np.ndarray, " r"]:
+        """Whether the sampler has ended the run, for each replica."""
+        return self._loop.stopped
+
     def snapshots(self) -> list[Snapshot]:
         """One snapshot per replica; its ``engine`` is the random key."""
         x, v = np.asarray(self._engine.x), np.asarray(self._engine.v)
@@ -248,17 +267,23 @@ class ToyBound(Bound):
         with jax.enable_x64(True):
             keys = self._engine.keys
             if all(s.engine is not None for s in snapshots):
-                keys = jnp.stack([jnp.asarray(s.engine) for s in snapshots])
+                keys = jnp.asarray(np.stack([np.asarray(s.engine) for s in snapshots]))
             self._engine = eqx.tree_at(
                 lambda e: (e.x, e.v, e.keys, e.step),
                 self._engine,
                 (
-                    jnp.stack([jnp.asarray(s.positions) for s in snapshots]),
-                    jnp.stack([jnp.asarray(s.velocities) for s in snapshots]),
+                    jnp.asarray(np.stack([np.asarray(s.positions) for s in snapshots])),
+                    jnp.asarray(np.stack([np.asarray(s.velocities) for s in snapshots])),
                     keys,
                     jnp.asarray(np.int64(snapshots[0].step)),
                 ),
             )
+
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """New random keys, one per replica."""
+        with jax.enable_x64(True):
+            keys = jax.random.key_data(jax.vmap(jax.random.key)(jnp.asarray(np.asarray(seeds, dtype=np.int64))))
+            self._engine = eqx.tree_at(lambda e: e.keys, self._engine, keys)
 
     def close(self) -> None:
         """Write the last positions and velocities to the user's simulations."""
@@ -296,7 +321,9 @@ def _bind_toy(simulation: Simulation, sampler: Sampler, /, *, seed: int | None =
 
 
 @bind.dispatch
-def _bind_replicas(simulation: _Replicas, sampler: Sampler, /, *, seed: Sequence[int] | None = None) -> ToyBound:
+def _bind_replicas(simulation: _Replicas, sampler: Sampler, /, *, seed: int | Sequence[int] | None = None) -> ToyBound:
+    if isinstance(seed, int):
+        seed = [int(word) for word in np.random.SeedSequence(seed).generate_state(len(simulation.simulations))]
     return ToyBound(simulation.simulations, sampler, seed)
 
 

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError, UnsupportedError
@@ -57,12 +57,14 @@ class AbstractMethod(eqx.Module, Generic[State]):
         cvs: the collective variables that the method acts on.
         needs: what it wants in the observation beyond the CVs: ``"momentum"``.
         has_energy: whether the bias force is the gradient of the bias energy that it reports.
+        stops: whether it can end a run, as :meth:`stopped` says.
         kT: thermal energy that the user gave [energy], or None for the engine's.
     """
 
     cvs: eqx.AbstractVar[tuple[AbstractCV, ...]]
     needs: ClassVar[frozenset[str]] = frozenset()
     has_energy: ClassVar[bool] = True
+    stops: ClassVar[bool] = False
     kT: ClassVar[Float[np.ndarray, ""] | None] = None
 
     @abc.abstractmethod
@@ -108,6 +110,16 @@ class AbstractMethod(eqx.Module, Generic[State]):
         """Scalars for the log."""
         del state
         return {}
+
+    def stopped(self, state: State) -> Bool[Array, ""]:
+        """Whether the trajectory ends where ``state`` has last seen it, for methods that say ``stops = True``.
+
+        The engine stays at the configuration of that observation, and when it goes on, that is the first to be observed
+        again. Where several replicas run together, one that has stopped waits for the others, and sees the same observation
+        until they have stopped too: ``update`` must then leave the state as it is.
+        """
+        del state
+        return jnp.zeros((), dtype=bool)
 
     @property
     def n_cvs(self) -> int:

@@ -17,7 +17,10 @@ import pysamp.methods
 import pysamp.testing
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("**/*.md") if "_build" not in str(page)),
+]
 
 
 def modules_without_engines():

@@ -43,6 +43,7 @@ PAGES = {
     "pysamp": "pysamp.md",
     "pysamp.colvars": "colvars.md",
     "pysamp.methods": "methods.md",
+    "pysamp.paths": "paths.md",
     "pysamp.backends": "backends.md",
     "pysamp.analysis": "analysis.md",
     "pysamp.testing": "testing.md",
