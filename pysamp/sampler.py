@@ -112,8 +112,12 @@ class _Momenta(eqx.Module):
         """
         if particles.velocities is None:
             raise ValueError("the engine handed over no velocities")
-        inverse_masses = jnp.asarray(self.inverse_masses)
         velocity = jnp.sum(jacobian * particles.velocities[None], axis=(1, 2))
+        return _solve(self.inverse_mass(jacobian, particles, cell), velocity[:, None])[:, 0]
+
+    def inverse_mass(self, jacobian: Float[Array, "n k 3"], particles: Particles, cell: Cell) -> Float[Array, "n n"]:
+        """Effective inverse mass matrix of xi."""
+        inverse_masses = jnp.asarray(self.inverse_masses)
         weighted = jacobian * inverse_masses[None, :, None]
         inverse_mass = jnp.sum(weighted[:, None] * jacobian[None], axis=(2, 3))
         for cluster in self.clusters:
@@ -128,7 +132,7 @@ class _Momenta(eqx.Module):
             )
             reaction = _solve(self._metric(cluster, bond, inverse_masses), coupling)
             inverse_mass = inverse_mass - jnp.sum(coupling[:, :, None] * reaction[:, None, :], axis=0)
-        return _solve(inverse_mass, velocity[:, None])[:, 0]
+        return inverse_mass
 
     @staticmethod
     def _metric(
@@ -196,7 +200,7 @@ class Sampler(eqx.Module):
         partners = {
             i: _constraint_cluster([index for cv in method.cvs for index in _indices(cv)], system)
             for i, method in enumerate(methods)
-            if "momentum" in method.needs
+            if {"momentum", "inverse_mass"} & method.needs
         }
         for pairs in partners.values():
             for index in (index for pair in pairs for index in pair):
@@ -232,7 +236,7 @@ class Sampler(eqx.Module):
     @property
     def needs_velocities(self) -> bool:
         """Whether a method asks for momenta."""
-        return any(momentum is not None for momentum in self.momenta)
+        return any("momentum" in method.needs for method in self.methods)
 
     @property
     def stops(self) -> bool:
@@ -424,17 +428,22 @@ class Sampler(eqx.Module):
                 return self._xi(i, eqx.tree_at(lambda p: p.positions, particles, x), lists)
 
             xi, pullback = jax.vjp(xi_of, particles.positions)
-            momentum = jnp.zeros_like(xi)
+            momentum, inverse_mass = jnp.zeros_like(xi), None
             if momenta is not None:
                 unit = jnp.eye(xi.size, dtype=xi.dtype)
                 jacobian = jnp.stack([pullback(row)[0] for row in unit])
-                momentum = momenta(jacobian, particles, cell)
+                if "momentum" in self.methods[i].needs:
+                    momentum = momenta(jacobian, particles, cell)
+                if "inverse_mass" in self.methods[i].needs:
+                    inverse_mass = momenta.inverse_mass(jacobian, particles, cell)
                 pullbacks.append(lambda force, j=jacobian: jnp.sum(force[:, None, None] * j, axis=0))
             else:
                 pullbacks.append(lambda force, p=pullback: p(force)[0])
             key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), i)
             timestep = self.timestep if self.momentum_timestep is None else self.momentum_timestep
-            observations.append(Observation(xi, state.step, jnp.asarray(self.kT), key, momentum, jnp.asarray(timestep)))
+            observations.append(
+                Observation(xi, state.step, jnp.asarray(self.kT), key, momentum, jnp.asarray(timestep), inverse_mass)
+            )
         return observations, pullbacks
 
     @staticmethod
@@ -529,7 +538,7 @@ def _momenta(
     method: AbstractMethod, order: dict[int, int], pairs: Sequence[tuple[int, int]], system: System
 ) -> _Momenta:
     name = type(method).__name__
-    if system.momentum_timestep is None:
+    if "momentum" in method.needs and system.momentum_timestep is None:
         raise InvalidInputError(
             f"{name} needs the momenta of a leapfrog or velocity-Verlet-like integrator with a fixed step, which this "
             "engine or integrator does not give. Use one that has them (OpenMM: LangevinMiddleIntegrator), or a method "

@@ -31,6 +31,8 @@ class Observation(eqx.Module):
         momentum: generalized momentum conjugate to ``xi``, for methods whose ``needs`` has ``"momentum"``, else zeros.
         timestep: the time [time] over which a constant force changes ``momentum`` between two steps; with a thermostat that
             acts within the step it is a little less than the engine's step.
+        inverse_mass: effective inverse mass matrix of ``xi``, J M^-1 J^T with the derivatives J of ``xi`` and the masses M, less
+            what constraints take away, for methods whose ``needs`` has ``"inverse_mass"``, else None.
     """
 
     xi: Float[Array, " n"]
@@ -39,6 +41,7 @@ class Observation(eqx.Module):
     key: Key[Array, ""]
     momentum: Float[Array, " n"]
     timestep: Float[Array, ""]
+    inverse_mass: Float[Array, "n n"] | None = None
 
 
 class Bias(eqx.Module):
@@ -55,7 +58,7 @@ class AbstractMethod(eqx.Module, Generic[State]):
 
     Attributes:
         cvs: the collective variables that the method acts on.
-        needs: what it wants in the observation beyond the CVs: ``"momentum"``.
+        needs: what it wants in the observation beyond the CVs: ``"momentum"``, ``"inverse_mass"``.
         has_energy: whether the bias force is the gradient of the bias energy that it reports.
         stops: whether it can end a run, as :meth:`stopped` says.
         kT: thermal energy that the user gave [energy], or None for the engine's.

@@ -12,6 +12,8 @@ from ..snapshot import Snapshot
 from ._frames import Frames
 from .flux_result import ForwardFluxRun, Interface
 from .forward_flux import ForwardFlux
+from .string_method import MeanForceString, SwarmString
+from .string_run import StringRun
 
 __all__ = []
 
@@ -65,4 +67,26 @@ def frames_from(arrays: dict[str, np.ndarray], prefix: str) -> Frames:
     return from_arrays(Frames.of([], like), arrays, prefix)
 
 
+def _string_groups(run: StringRun) -> dict[str, xr.Dataset]:
+    definition, arrays = definition_of(run.method)
+    attributes = definition | {"attributes": json.dumps(dict(run.attributes), default=str), "kT": float(run.kT)}
+    return {
+        "/": xr.Dataset(attrs=attributes),
+        "/definition": arrays,
+        "/string": dataset({"paths": run.paths, "gradients": run.gradients, "masses": np.asarray(run.masses)}),
+        "/frames": dataset(to_arrays(run.frames)),
+    }
+
+
+def _string_run(tree: xr.DataTree, method: Any) -> StringRun:
+    return StringRun(
+        method=method,
+        frames=frames_from(arrays_of(tree["frames"]), ""),
+        kT=float(tree.attrs["kT"]),
+        attributes=json.loads(tree.attrs["attributes"]),
+        **arrays_of(tree["string"]),
+    )
+
+
+register_kind(Kind(StringRun, _string_groups, _string_run, (MeanForceString, SwarmString)))
 register_kind(Kind(ForwardFluxRun, _flux_groups, _flux_run, (ForwardFlux,)))
