@@ -4,12 +4,11 @@
 
 1. The distance of the hydrogen bond that closes the seven-membered ring of alanine dipeptide, written as a function, sampled in
    umbrella windows.
-2. A network that was trained to tell two conformations apart by the distances between heavy atoms; it knows nothing of torsions.
-   Metadynamics along it, reweighted to the torsion phi.
+2. A network that was trained to tell two conformations apart by the backbone's four torsions. Metadynamics along its output,
+   reweighted to the torsion phi.
 """
 
 import argparse
-import itertools
 from pathlib import Path
 
 import equinox as eqx
@@ -23,12 +22,11 @@ from scipy.optimize import minimize
 
 import pysamp
 from pysamp.analysis import overlap, reweight, umbrella_integration
-from pysamp.colvars import DihedralAngle, Distance, Learned, custom
-from pysamp.methods import HarmonicWalls, Metadynamics, MovingRestraint, UmbrellaSampling, Unbiased
+from pysamp.colvars import DihedralAngle, Learned, custom
+from pysamp.methods import Metadynamics, MovingRestraint, UmbrellaSampling, Unbiased
 
 PHI = DihedralAngle([4, 6, 8, 14])
-HEAVY = [1, 4, 5, 6, 8, 10, 14, 15, 16, 18]
-DISTANCES = [Distance(list(pair)) for pair in itertools.combinations(HEAVY, 2)]
+TORSIONS = [DihedralAngle([1, 4, 6, 8]), PHI, DihedralAngle([6, 8, 14, 16]), DihedralAngle([8, 14, 16, 18])]
 
 
 def hydrogen_bond(x: jax.Array, cell: pysamp.Cell) -> jax.Array:
@@ -43,23 +41,27 @@ def windows(n_steps: int) -> pysamp.Run:
     return pysamp.run(method, generate_context, max(n_steps // 10, 20_000), log_every=20, seed=1)
 
 
-def conformations(n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distances in two conformations: phi about -80 and about +60 degrees."""
+def conformations(n_steps: int) -> list[np.ndarray]:
+    """Torsions in two conformations: phi about -80 and about +60 degrees."""
     samples = []
     for target in (-1.4, 1.1):
-        pull = MovingRestraint(PHI, kspring=200.0, centers=[-1.4, target], steps=[0, 10_000])
-        run = pysamp.run([pull, Unbiased(DISTANCES)], generate_context, 10_000 + n_steps, log_every=50, seed=2)
-        samples.append(run.log.xi.values[0, 250:, 1:])
-    return samples[0], samples[1]
+        pull = MovingRestraint(
+            PHI, kspring=[[200.0], [200.0], [0.0]], centers=[-1.4, target, target], steps=[0, 10_000, 11_000]
+        )
+        run = pysamp.run([pull, Unbiased(TORSIONS)], generate_context, 15_000 + n_steps, log_every=50, seed=2)
+        samples.append(run.log.xi.values[0, 300:, 1:])
+    return samples
 
 
 def train(first: np.ndarray, second: np.ndarray) -> Learned:
-    """A network whose output is the logarithm of the odds of the second conformation (logistic regression)."""
-    both = np.concatenate([first, second])
-    mean, scale = both.mean(axis=0), both.std(axis=0)
-    features = jnp.asarray((both - mean) / scale)
+    """A network whose output is the logarithm of the odds of the second conformation (logistic regression).
+
+    A network in a CV sees the cosine and sine of periodic CVs, which have no jump; so does the training.
+    """
+    torsions = np.concatenate([first, second])
+    features = jnp.asarray(np.stack([np.cos(torsions), np.sin(torsions)], axis=-1).reshape(len(torsions), -1))
     sign = jnp.asarray(np.repeat([-1.0, 1.0], [len(first), len(second)]))
-    network = eqx.nn.MLP(len(mean), "scalar", width_size=12, depth=1, activation=jnp.tanh, key=jax.random.key(1))
+    network = eqx.nn.MLP(8, "scalar", width_size=8, depth=1, activation=jnp.tanh, key=jax.random.key(1))
     start, rebuild = ravel_pytree(eqx.filter(network, eqx.is_array))
 
     def built(parameters):
@@ -71,7 +73,7 @@ def train(first: np.ndarray, second: np.ndarray) -> Learned:
         return jnp.mean(jax.nn.softplus(-sign * odds)) + 0.01 * jnp.sum(parameters**2) / 2
 
     found = minimize(jax.value_and_grad(loss), start, jac=True, method="L-BFGS-B", options={"maxiter": 500})
-    return Learned(DISTANCES, built(jnp.asarray(found.x, start.dtype)), mean=mean, scale=scale)
+    return Learned(TORSIONS, built(jnp.asarray(found.x, start.dtype)))
 
 
 def main() -> None:
@@ -97,11 +99,8 @@ def main() -> None:
     print(f"least overlap of neighbouring windows: {np.diag(overlap(run), 1).min():.2f}")
 
     cv = train(*conformations(arguments.steps // 10))
-    metadynamics = Metadynamics(cv, height=1.0, sigma=0.4, stride=250, bias_factor=10)
-    walls = HarmonicWalls(cv, lower=-8.0, upper=8.0, kspring=50.0)
-    run = pysamp.run(
-        [metadynamics, walls, Unbiased(PHI)], generate_context, arguments.steps, log_every=50, replicas=4, seed=3
-    )
+    metadynamics = Metadynamics(cv, height=1.0, sigma=0.2, stride=250, bias_factor=10)
+    run = pysamp.run([metadynamics, Unbiased(PHI)], generate_context, arguments.steps, log_every=50, replicas=4, seed=3)
     fes = reweight(run, PHI.labels[0])
     fes.plot(right)
     right.set(xlabel="phi [rad]", title="metadynamics along a network, reweighted")
