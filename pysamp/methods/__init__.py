@@ -2,8 +2,10 @@
 
 from .abf import ABF
 from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
+from .extended_abf import ExtendedABF
 from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
+from .spectral_abf import SpectralABF
 from .steered import MovingRestraint, Ratchet
 from .unbiased import Unbiased
 from .walls import HarmonicWalls
@@ -13,11 +15,13 @@ __all__ = [
     "AbstractMethod",
     "AbstractStaticBias",
     "Bias",
+    "ExtendedABF",
     "HarmonicBias",
     "HarmonicWalls",
     "Metadynamics",
     "MovingRestraint",
     "Observation",
     "Ratchet",
+    "SpectralABF",
     "Unbiased",
 ]

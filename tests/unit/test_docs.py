@@ -17,7 +17,11 @@ import pysamp.methods
 import pysamp.testing
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+    *sorted(f"docs/methods/{page.name}" for page in (ROOT / "docs/methods").glob("*.md")),
+]
 
 
 def modules_without_engines():
