@@ -24,7 +24,7 @@ from scipy.special import logsumexp
 import pysamp
 from pysamp.backends import toy
 from pysamp.colvars import AbstractCV
-from pysamp.methods import ABF, AbstractMethod, HarmonicBias, Metadynamics
+from pysamp.methods import ABF, AbstractMethod, ExtendedABF, HarmonicBias, Metadynamics, SpectralABF
 from pysamp.testing import DoubleWell, MuellerBrown, PeriodicPotential
 from pysamp.testing.models import AbstractModel
 
@@ -187,6 +187,19 @@ def _cases() -> dict[str, Case]:
             13,
         ),
         "double well, ABF": adaptive(DOUBLE_WELL, "ABF on x", ABF(x, grid=GRID_1), 200_000, 12),
+        "double well, spectral ABF": adaptive(
+            DOUBLE_WELL, "spectral ABF on x", SpectralABF(x, grid=GRID_1), 200_000, 14
+        ),
+        "double well, eABF": adaptive(
+            DOUBLE_WELL, "eABF on x, CZAR", ExtendedABF(x, grid=GRID_1, sigma=0.1, tau=2.0), 200_000, 15
+        ),
+        "double well, meta-eABF": adaptive(
+            DOUBLE_WELL,
+            "meta-eABF on x, CZAR",
+            ExtendedABF(x, grid=GRID_1, sigma=0.1, tau=2.0, hills=Metadynamics(x, grid=GRID_1, **hills)),
+            200_000,
+            16,
+        ),
         "double well, windows": windows(
             DOUBLE_WELL,
             "11 harmonic windows on x",
@@ -205,6 +218,13 @@ def _cases() -> dict[str, Case]:
         "Mueller-Brown, ABF": adaptive(
             MUELLER_BROWN, "ABF on x, y", ABF(mb, grid=pysamp.Grid((-1.6, -0.6), (1.3, 2.4), (29, 30))), 400_000, 22
         ),
+        "Mueller-Brown, spectral ABF": adaptive(
+            MUELLER_BROWN,
+            "spectral ABF on x, y",
+            SpectralABF(mb, grid=GRID_MB),
+            400_000,
+            23,
+        ),
         "Mueller-Brown, windows": windows(
             MUELLER_BROWN_DIAGONAL,
             f"{len(places)} harmonic windows on x - y",
@@ -221,6 +241,16 @@ def _cases() -> dict[str, Case]:
             PERIODIC, "metadynamics on x, y", Metadynamics(torus, grid=GRID_TORUS, **turn), 200_000, 31
         ),
         "periodic, ABF": adaptive(PERIODIC, "ABF on x, y", ABF(torus, grid=GRID_TORUS), 400_000, 32),
+        "periodic, spectral ABF": adaptive(
+            PERIODIC, "spectral ABF on x, y", SpectralABF(torus, grid=GRID_TORUS), 400_000, 33
+        ),
+        "periodic, meta-eABF": adaptive(
+            PERIODIC,
+            "meta-eABF on x, y, CZAR",
+            ExtendedABF(torus, grid=GRID_TORUS, sigma=0.2, tau=2.0, hills=Metadynamics(torus, grid=GRID_TORUS, **turn)),
+            400_000,
+            34,
+        ),
         "periodic, windows": windows(
             PERIODIC,
             f"{len(around)} harmonic windows on x, y",

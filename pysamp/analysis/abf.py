@@ -1,5 +1,8 @@
 """Free energy of adaptive biasing force runs: the mean force, integrated."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
@@ -7,6 +10,7 @@ from ..api import analyze
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..methods.abf import ABF, ABFState
+from ..methods.spectral_abf import SpectralABF
 from ..results import Run
 from .errors import jackknife_error
 from .free_energy import FreeEnergy
@@ -15,7 +19,7 @@ from .sampling import check_discard, leave_out_units, n_blocks_per_replica, plac
 
 __all__: list[str] = []
 
-_LEAST_BLOCKS, _MOST_BLOCKS = 4, 10  # of time; more than that are joined in pairs, which lowers their correlation
+LEAST_BLOCKS, _MOST_BLOCKS = 4, 10  # of time; more than that are joined in pairs, which lowers their correlation
 
 
 @analyze.dispatch
@@ -25,14 +29,29 @@ def _analyze_abf(method: ABF, run: Run, /, *, grid: Grid | None = None, discard:
     Force samples are right from the first step on, whatever the bias was, so nothing is left out unless ``discard`` says
     so. The bins are those of the method.
     """
+    place = place_of(run, method)
+    return _integrated(method, run, [state.methods[place] for state in run.states], grid, discard)
+
+
+@analyze.dispatch
+def _analyze_spectral_abf(
+    method: SpectralABF, run: Run, /, *, grid: Grid | None = None, discard: float | None = None
+) -> FreeEnergy:
+    """The average force in each bin, integrated, as for ABF: free of what the truncated series leaves out."""
+    place = place_of(run, method)
+    return _integrated(method, run, [state.methods[place].samples for state in run.states], grid, discard)
+
+
+def _integrated(
+    method: ABF | SpectralABF, run: Run, states: Sequence[ABFState], grid: Grid | None, discard: float | None
+) -> FreeEnergy:
     check_discard(discard)
     if grid is not None and grid is not method.grid:
-        raise InvalidInputError("ABF has measured on its own grid; leave grid=... out.")
-    place = place_of(run, method)
-    sums = np.concatenate([_blocks(state.methods[place], discard or 0.0, len(run.states)) for state in run.states])
+        raise InvalidInputError(f"{type(method).__name__} has measured on its own grid; leave grid=... out.")
     grid = method.grid
+    sums = np.concatenate([blocks_of_sums(s.sums, s, discard or 0.0, len(states)) for s in states])
     total = sums.sum(axis=0)
-    if len(sums) < _LEAST_BLOCKS or not total[:, -1].any():
+    if len(sums) < LEAST_BLOCKS or not total[:, -1].any():
         raise InvalidInputError(
             f"{int(total[:, -1].sum())} force samples inside the grid, in {len(sums)} blocks of time, are too few for an error "
             "estimate: run longer, and check that the grid covers the CVs' range."
@@ -46,8 +65,8 @@ def _analyze_abf(method: ABF, run: Run, /, *, grid: Grid | None = None, discard:
     energies = np.stack([integrator(-force) for force in replicates])
     energies = np.where(np.isfinite(forces).all(axis=-1), energies, np.nan)
     return FreeEnergy.from_probabilities(
-        _weights(integrator(-mean_force), run.kT),
-        np.stack([_weights(f, run.kT) for f in energies]),
+        weights_of(integrator(-mean_force), run.kT),
+        np.stack([weights_of(f, run.kT) for f in energies]),
         grid,
         kT=run.kT,
         labels=method.labels,
@@ -57,10 +76,19 @@ def _analyze_abf(method: ABF, run: Run, /, *, grid: Grid | None = None, discard:
     )
 
 
-def _blocks(state: ABFState, discard: float, n_replicas: int) -> Float[np.ndarray, "blocks bins m"]:
-    """Sums of one replica in blocks of time; an incomplete last block joins the one before."""
-    sums = np.moveaxis(np.asarray(state.sums, dtype=np.float64), 1, 0)
-    length, n_steps = int(state.block_length), int(state.n_steps)
+def blocks_of_sums(
+    sums: Float[Any, "bins blocks m"], counter: Any, discard: float, n_replicas: int
+) -> Float[np.ndarray, "units bins m"]:
+    """Sums of one replica in blocks of time; an incomplete last block joins the one before.
+
+    Args:
+        sums: as the run left them.
+        counter: has ``block_length`` and ``n_steps``.
+        discard: part of the blocks to leave out at the beginning.
+        n_replicas: in the run.
+    """
+    sums = np.moveaxis(np.asarray(sums, dtype=np.float64), 1, 0)
+    length, n_steps = int(counter.block_length), int(counter.n_steps)
     n_full, rest = divmod(n_steps, length)
     n_used = n_full + (rest > 0)
     sums = sums[:n_used].copy()
@@ -80,6 +108,7 @@ def _mean(sums: Float[np.ndarray, "bins m"], grid: Grid) -> Float[np.ndarray, ".
         return (sums[:, :-1] / sums[:, -1:]).reshape(*grid.shape, -1)
 
 
-def _weights(energies: Float[np.ndarray, "*shape"], kT: float) -> Float[np.ndarray, "*shape"]:
+def weights_of(energies: Float[np.ndarray, "*shape"], kT: float) -> Float[np.ndarray, "*shape"]:
+    """Boltzmann factors, 1 at the minimum and 0 where the energy is not finite."""
     finite = np.isfinite(energies)
     return np.where(finite, np.exp(-(np.where(finite, energies, np.inf) - np.nanmin(energies)) / kT), 0.0)

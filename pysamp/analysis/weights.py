@@ -254,6 +254,6 @@ def bias_constant(run: Run, *, grid: Grid | None = None) -> xr.DataArray:
     for replica, state in enumerate(run.states):
         for first, bias in bias_at_hills(grid, method, state.methods[place], np.unique(n_before)):
             v = bias / run.kT
-            value = run.kT * (logsumexp((1.0 + inverse) * v) - logsumexp(inverse * v))
+            value = run.kT * (np.asarray(logsumexp((1.0 + inverse) * v)) - np.asarray(logsumexp(inverse * v)))
             result[replica, n_before == first] = value
     return xr.DataArray(result, {"step": ("sample", steps)}, ("replica", "sample"), "c", {"unit": run.energy_unit})

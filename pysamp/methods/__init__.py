@@ -2,8 +2,10 @@
 
 from .abf import ABF
 from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
+from .extended_abf import ExtendedABF
 from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
+from .spectral_abf import SpectralABF
 from .steered import MovingRestraint, Ratchet
 from .umbrella import UmbrellaSampling
 from .unbiased import Unbiased
@@ -14,12 +16,14 @@ __all__ = [
     "AbstractMethod",
     "AbstractStaticBias",
     "Bias",
+    "ExtendedABF",
     "HarmonicBias",
     "HarmonicWalls",
     "Metadynamics",
     "MovingRestraint",
     "Observation",
     "Ratchet",
+    "SpectralABF",
     "UmbrellaSampling",
     "Unbiased",
 ]

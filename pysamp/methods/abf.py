@@ -1,6 +1,6 @@
 """Adaptive biasing force."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -17,7 +17,7 @@ from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_gr
 __all__ = ["ABF", "ABFState"]
 
 N_BLOCKS = 16
-_FIRST_BLOCK = 64  # samples per block at the start, doubled whenever all blocks are full; a power of two, as N_BLOCKS
+FIRST_BLOCK = 64  # samples per block at the start, doubled whenever all blocks are full; a power of two, as N_BLOCKS
 
 
 class ABFState(eqx.Module):
@@ -96,40 +96,15 @@ class ABF(AbstractMethod[ABFState]):
 
     def init(self, obs: Observation) -> ABFState:
         """No samples."""
-        zero = jnp.zeros_like(obs.step)
-        return ABFState(
-            sums=jnp.zeros((self.grid.size, N_BLOCKS, self.n_cvs + 1), dtype=obs.xi.dtype),
-            block_length=zero + _FIRST_BLOCK,
-            n_steps=zero,
-            place=zero - 1,
-            momentum=jnp.zeros_like(obs.xi),
-            outside=zero,
-        )
+        return no_samples(self.grid, obs)
 
     def update(self, state: ABFState, obs: Observation) -> ABFState:
         """Add the force since the last step to the bin of the last step."""
-        # All blocks are full at 1024, 2048, 4096 ... steps. Said in terms of obs.step, which replicas have in common, it stays a
-        # branch when they are batched; a select would copy all sums at every step.
-        full = (obs.step >= N_BLOCKS * _FIRST_BLOCK) & (obs.step & (obs.step - 1) == 0)
-        block_length = jnp.where(full, 2 * state.block_length, state.block_length)
-        sums = jax.lax.cond(full, lambda: _merge_blocks(state.sums), lambda: state.sums)
-        start = (jnp.maximum(state.place, 0), state.n_steps // block_length, jnp.zeros_like(state.place))
-        force = (obs.momentum - state.momentum) / obs.timestep - self._bias_in(sums, state.place)
-        sample = jnp.where(state.place >= 0, jnp.append(force, 1.0), 0.0)
-        old = jax.lax.dynamic_slice(sums, start, (1, 1, self.n_cvs + 1))
-        place, outside = self._place(obs.xi)
-        return ABFState(
-            sums=jax.lax.dynamic_update_slice(sums, old + sample.reshape(old.shape), start),
-            block_length=block_length,
-            n_steps=state.n_steps + 1,
-            place=jnp.where(outside, -1, place).astype(state.place.dtype),
-            momentum=obs.momentum,
-            outside=state.outside + outside,
-        )
+        return collect(self.grid, state, obs, lambda sums: self._bias_in(sums, state.place))
 
     def bias(self, state: ABFState, obs: Observation) -> Bias:
         """Minus the average force in the bin of ``obs.xi``, ramped; its energy is not defined and reported as 0."""
-        place, outside = self._place(obs.xi)
+        place, outside = place_in(self.grid, obs.xi)
         return Bias(jnp.zeros_like(obs.xi[0]), self._bias_in(state.sums, jnp.where(outside, -1, place)))
 
     def truncated(self, state: ABFState, n_steps: int) -> ABFState:
@@ -143,16 +118,6 @@ class ABF(AbstractMethod[ABFState]):
         """Steps outside the grid."""
         return {"outside": state.outside.astype(float)}
 
-    def _place(self, xi: Float[Array, " n"]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
-        """Flat index of the bin at ``xi``, and whether ``xi`` is outside the grid."""
-        grid = self.grid
-        shape = np.asarray(grid.shape)
-        u = jnp.floor((xi - grid.lower) / (grid.upper - grid.lower) * shape)
-        u = jnp.where(np.asarray(grid.periodic), u - shape * jnp.floor(u / shape), u)
-        outside = jnp.any(~((u >= 0) & (u < shape)))
-        strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
-        return jnp.sum(jnp.clip(u, 0, shape - 1).astype(jnp.int64) * strides), outside
-
     def _bias_in(self, sums: Float[Array, "bins blocks m"], place: Int[Array, ""]) -> Float[Array, " n"]:
         """The bias force in a bin; zero where ``place`` is -1."""
         blocks = jax.lax.dynamic_index_in_dim(sums, jnp.maximum(place, 0), keepdims=False)
@@ -160,6 +125,70 @@ class ABF(AbstractMethod[ABFState]):
         force, count = total[:-1], total[-1]
         # -(force / count) * min(1, count / full) without a division by zero
         return jnp.where(place >= 0, -force / jnp.maximum(count, self.full_samples), 0.0)
+
+
+def no_samples(grid: Grid, obs: Observation) -> ABFState:
+    """The state before the first sample."""
+    zero = jnp.zeros_like(obs.step)
+    return ABFState(
+        sums=jnp.zeros((grid.size, N_BLOCKS, grid.n_dims + 1), dtype=obs.xi.dtype),
+        block_length=zero + FIRST_BLOCK,
+        n_steps=zero,
+        place=zero - 1,
+        momentum=jnp.zeros_like(obs.xi),
+        outside=zero,
+    )
+
+
+def collect(
+    grid: Grid,
+    state: ABFState,
+    obs: Observation,
+    applied: Callable[[Float[Array, "bins blocks m"]], Float[Array, " n"]],
+) -> ABFState:
+    """Add the force since the last step, less the bias that was ``applied`` then, to the bin of the last step."""
+    sums, block_length = with_free_block(state.sums, state.block_length, obs.step)
+    force = (obs.momentum - state.momentum) / obs.timestep - applied(sums)
+    sample = jnp.where(state.place >= 0, jnp.append(force, 1.0), 0.0)
+    place, outside = place_in(grid, obs.xi)
+    return ABFState(
+        sums=added(sums, state.place, state.n_steps // block_length, sample),
+        block_length=block_length,
+        n_steps=state.n_steps + 1,
+        place=jnp.where(outside, -1, place).astype(state.place.dtype),
+        momentum=obs.momentum,
+        outside=state.outside + outside,
+    )
+
+
+def with_free_block(
+    sums: Float[Array, "bins blocks m"], block_length: Int[Array, ""], step: Int[Array, ""]
+) -> tuple[Float[Array, "bins blocks m"], Int[Array, ""]]:
+    """Merge the blocks in pairs, and double their length, when all are full."""
+    # That is at 1024, 2048, 4096 ... steps. Said in terms of the step, which replicas have in common, it stays a branch when
+    # they are batched; a select would copy all sums at every step.
+    full = (step >= N_BLOCKS * FIRST_BLOCK) & (step & (step - 1) == 0)
+    block_length = jnp.where(full, 2 * block_length, block_length)
+    return jax.lax.cond(full, lambda: _merge_blocks(sums), lambda: sums), block_length
+
+
+def added(
+    sums: Float[Array, "bins blocks m"], place: Int[Array, ""], block: Int[Array, ""], sample: Float[Array, " m"]
+) -> Float[Array, "bins blocks m"]:
+    """``sample`` added in one bin and block; it must be zero where ``place`` is -1."""
+    start = (jnp.maximum(place, 0), block.astype(place.dtype), jnp.zeros_like(place))
+    old = jax.lax.dynamic_slice(sums, start, (1, 1, sums.shape[2]))
+    return jax.lax.dynamic_update_slice(sums, old + sample.reshape(old.shape), start)
+
+
+def place_in(grid: Grid, xi: Float[Array, " n"]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
+    """Flat index of the bin at ``xi``, and whether ``xi`` is outside the grid."""
+    shape = np.asarray(grid.shape)
+    u = jnp.floor((xi - grid.lower) / (grid.upper - grid.lower) * shape)
+    u = jnp.where(np.asarray(grid.periodic), u - shape * jnp.floor(u / shape), u)
+    outside = jnp.any(~((u >= 0) & (u < shape)))
+    strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
+    return jnp.sum(jnp.clip(u, 0, shape - 1).astype(jnp.int64) * strides), outside
 
 
 def _merge_blocks(sums: Float[Array, "bins blocks m"]) -> Float[Array, "bins blocks m"]:

@@ -14,11 +14,13 @@ from pysamp.methods import (
     ABF,
     AbstractMethod,
     Bias,
+    ExtendedABF,
     HarmonicBias,
     HarmonicWalls,
     Metadynamics,
     MovingRestraint,
     Ratchet,
+    SpectralABF,
     UmbrellaSampling,
     Unbiased,
 )
@@ -63,6 +65,22 @@ ENTRIES = {
         "one": ABF(R, grid=Grid(*AXES["r"]), full_samples=3),
         "mixed": ABF([R, PHI], grid=MIXED, full_samples=2),
         "periodic": ABF([PHI, PSI], grid=Grid((-pi, 0.0), (pi, 2 * pi), (8, 9), periodic=True), kT=1.5),
+    },
+    "ExtendedABF": {
+        "one": ExtendedABF(R, grid=Grid(*AXES["r"]), sigma=0.05, tau=5.0, full_samples=3),
+        "mixed with hills": ExtendedABF(
+            [R, PHI],
+            grid=MIXED,
+            sigma=[0.05, 0.2],
+            tau=5.0,
+            full_samples=2,
+            kT=1.5,
+            hills=Metadynamics([R, PHI], sigma=[0.1, 0.3], bias_factor=5, grid=MIXED, kT=1.5, **HILLS),
+        ),
+    },
+    "SpectralABF": {
+        "one": SpectralABF(R, grid=Grid(*AXES["r"]), full_samples=3, fit_every=4),
+        "mixed": SpectralABF([R, PHI], grid=MIXED, full_samples=2, fit_every=5, n_modes=[4, 3], kT=1.5),
     },
 }
 CASES = {f"{name}-{which}": method for name, entries in ENTRIES.items() for which, method in entries.items()}
