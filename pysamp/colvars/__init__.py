@@ -10,6 +10,7 @@ from .base import (
 )
 from .contacts import AbstractContacts, ContactMap, ContactMapDistance, ContactSum, NativeContacts
 from .coordination import CoordinationNumber, HydrogenBonds, MinimumDistance
+from .environments import EnvironmentSimilarity
 from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
 from .learned import Learned, load_weights, save_weights
 from .linear import LinearProjection, pca, tica
@@ -26,6 +27,7 @@ from .projections import (
     ProjectedDistance,
     VectorAngle,
 )
+from .radial import PairEntropy, RadialDistribution
 from .rings import (
     PuckeringAmplitude,
     PuckeringCoordinates,
@@ -90,6 +92,7 @@ __all__ = [
     "DistanceFromPlane",
     "DistanceRMSD",
     "EigenvectorProjection",
+    "EnvironmentSimilarity",
     "EulerAngle",
     "ExponentialSwitch",
     "FermiSwitch",
@@ -103,6 +106,7 @@ __all__ = [
     "MinimumDistance",
     "NativeContacts",
     "Orientation",
+    "PairEntropy",
     "ParallelBetaRMSD",
     "Path",
     "PolarAngle",
@@ -115,6 +119,7 @@ __all__ = [
     "PuckeringPhase",
     "PuckeringTheta",
     "RMSDPath",
+    "RadialDistribution",
     "RadiusOfGyration",
     "RationalSwitch",
     "RelativeShapeAnisotropy",
