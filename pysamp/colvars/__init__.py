@@ -12,6 +12,7 @@ from .box import CellAngle, CellLength, Density, Volume
 from .contacts import AbstractContacts, ContactMap, ContactMapDistance, ContactSum, NativeContacts
 from .coordination import CoordinationNumber, HydrogenBonds, MinimumDistance
 from .dipole import Dipole, DipoleMoment
+from .environments import EnvironmentSimilarity
 from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
 from .learned import Learned, load_weights, save_weights
 from .linear import LinearProjection, pca, tica
@@ -28,6 +29,7 @@ from .projections import (
     ProjectedDistance,
     VectorAngle,
 )
+from .radial import PairEntropy, RadialDistribution
 from .rings import (
     PuckeringAmplitude,
     PuckeringCoordinates,
@@ -97,6 +99,7 @@ __all__ = [
     "DistanceFromPlane",
     "DistanceRMSD",
     "EigenvectorProjection",
+    "EnvironmentSimilarity",
     "EulerAngle",
     "ExponentialSwitch",
     "FermiSwitch",
@@ -110,6 +113,7 @@ __all__ = [
     "MinimumDistance",
     "NativeContacts",
     "Orientation",
+    "PairEntropy",
     "ParallelBetaRMSD",
     "Path",
     "PolarAngle",
@@ -122,6 +126,7 @@ __all__ = [
     "PuckeringPhase",
     "PuckeringTheta",
     "RMSDPath",
+    "RadialDistribution",
     "RadiusOfGyration",
     "RationalSwitch",
     "RelativeShapeAnisotropy",

@@ -65,6 +65,8 @@ class _Check:
         self.periods = (cv.period,) * cv.n_components
         self.scale = float(np.std(self.x, axis=0).max()) or 1.0
         self.value = np.asarray(self.xi(self.x, self.box))  # not jitted
+        points = jit_in_haste(lambda x: self.sampler.points[0][0](x, self.cell))
+        self.points = np.asarray(points(self.x))  # atoms, and centres of groups
 
     def xi(self, x: Any, box: Any) -> Float[Array, " n"]:
         """The CV of the sampler's atoms."""
@@ -148,7 +150,7 @@ class _Check:
             moved = self.x + self.rng.integers(-2, 3, size=self.x.shape) @ self.box
             result["is not invariant to periodic images"] = moved
         if has("permutation"):
-            points = self.points()
+            points = self.points
             shuffled = np.roll(points, 1, axis=0)
             shuffled[:2] = shuffled[1::-1] if len(points) > 2 else shuffled[:2]
             if self.sampler.atoms == self.cv.atoms:
@@ -166,15 +168,11 @@ class _Check:
 
     def precision(self) -> None:
         box = None if self.box is None else self.box.astype(np.float32)
-        points = self.points().astype(np.float32)
+        points = self.points.astype(np.float32)
         with jax.enable_x64(False):
             value = self.of_points(points, self.cell.with_box(box))
         assert value.dtype == jnp.float32, f"{self.cv.name} turns float32 into {value.dtype}."
         self.same(value, tolerances.SINGLE_PRECISION, "differs in float32")
-
-    def points(self) -> Float[np.ndarray, "p 3"]:
-        """Atoms, and centres of groups."""
-        return np.asarray(self.sampler.points[0][0](jnp.asarray(self.x), self.cell))
 
     def of_points(self, points: Any, cell: Cell) -> Float[Array, " n"]:
         """The CV of its points."""

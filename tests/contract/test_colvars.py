@@ -40,6 +40,7 @@ from pysamp.colvars import (
     DistanceFromPlane,
     DistanceRMSD,
     EigenvectorProjection,
+    EnvironmentSimilarity,
     EulerAngle,
     GlobalSteinhardtQ,
     Group,
@@ -50,6 +51,7 @@ from pysamp.colvars import (
     MinimumDistance,
     NativeContacts,
     Orientation,
+    PairEntropy,
     ParallelBetaRMSD,
     Path,
     PolarAngle,
@@ -61,6 +63,7 @@ from pysamp.colvars import (
     PuckeringCoordinates,
     PuckeringPhase,
     PuckeringTheta,
+    RadialDistribution,
     RadiusOfGyration,
     RationalSwitch,
     RelativeShapeAnisotropy,
@@ -86,6 +89,7 @@ GROUPS = [Group([0, 1, 2]), Group([3, 4], weights=1), Group([5, 6, 7], weights=[
 
 ATOMS = [0, 3, 4, 9, 11, 2]
 REFERENCES = np.random.default_rng(7).normal(size=(3, 6, 3))
+SYMMETRIC = np.concatenate([REFERENCES[0, :2], -REFERENCES[0, :2]])
 RESIDUES = [list(range(5 * i, 5 * i + 5)) for i in range(6)]
 
 ENTRIES = {
@@ -149,6 +153,13 @@ ENTRIES = {
         EigenvectorProjection(ATOMS, REFERENCES[0], REFERENCES[1:]),
         EigenvectorProjection(GROUPS, REFERENCES[0, :4], REFERENCES[1, :4], fit_weights=None),
     ],
+    "EnvironmentSimilarity": [
+        EnvironmentSimilarity(range(5), environments=REFERENCES[0, :3], sigma=0.4),
+        EnvironmentSimilarity(
+            [0, GROUPS[0]], [0, 4, GROUPS[2]], environments=[SYMMETRIC, -0.7 * SYMMETRIC[:2]], sigma=0.5, lam=9.0
+        ),
+        EnvironmentSimilarity(range(5), environments=SYMMETRIC, sigma=0.4, above=CubicSwitch(0.5)),
+    ],
     "EulerAngle": [EulerAngle(ATOMS, REFERENCES[0], angle=angle) for angle in ("roll", "pitch", "yaw")],
     "GlobalSteinhardtQ": [
         GlobalSteinhardtQ(range(6), l=4, switch=NEAR),
@@ -169,6 +180,10 @@ ENTRIES = {
         LocalSteinhardtQ(GROUPS, l=3, switch=NEAR, above=CubicSwitch(1.0)),
     ],
     "Orientation": [Orientation(ATOMS, REFERENCES[0]), Orientation(GROUPS, REFERENCES[0, :4], weights=None)],
+    "PairEntropy": [
+        PairEntropy(range(5), r_max=0.9, sigma=0.15, density=3.0),
+        PairEntropy([0, GROUPS[0]], [0, 4, GROUPS[2]], r_max=0.9, sigma=0.15),
+    ],
     "ParallelBetaRMSD": [ParallelBetaRMSD([RESIDUES[:3], RESIDUES[3:]], r0=1.0)],
     "Path": [
         Path([Distance([0, 5]), DihedralAngle([0, 3, 4, 9])], [[0.5, -3.0], [1.0, 3.0], [2.0, 2.0]], scales=[1.0, 2.0]),
@@ -196,6 +211,10 @@ ENTRIES = {
         RMSD(GROUPS, REFERENCES[0, :4], align=False),
     ],
     "RMSDPath": [RMSDPath(ATOMS, REFERENCES)],
+    "RadialDistribution": [
+        RadialDistribution(range(5), r_max=1.2, n_bins=4, density=3.0),
+        RadialDistribution([0, GROUPS[0]], [0, 4, GROUPS[2]], r_max=0.9, n_bins=3, sigma=0.1),
+    ],
     "RadiusOfGyration": [RadiusOfGyration(ATOMS), RadiusOfGyration([*GROUPS, 11])],
     "RelativeShapeAnisotropy": [RelativeShapeAnisotropy(ATOMS)],
     "RotationAngle": [RotationAngle(ATOMS, REFERENCES[0])],

@@ -10,11 +10,13 @@ from pysamp.colvars import (
     CoordinationNumber,
     CosineSwitch,
     CubicSwitch,
+    EnvironmentSimilarity,
     ExponentialSwitch,
     FermiSwitch,
     GaussianSwitch,
     LocalSteinhardtQ,
     MinimumDistance,
+    PairEntropy,
     RationalSwitch,
     SmapSwitch,
     SteinhardtQ,
@@ -70,7 +72,11 @@ MAKE = {
     "contact_map": contact_map,
     "coordination": lambda p: CoordinationNumber(p["a"], p["b"], switch=switch(p["switch"])),
     "coordination_pairs": lambda p: ContactSum(list(zip(p["a"], p["b"], strict=True)), switch=switch(p["switch"])),
+    "environment_similarity": lambda p: EnvironmentSimilarity(
+        p["centers"], environments=p["environment"], sigma=p["sigma"]
+    ),
     "local_steinhardt": lambda p: LocalSteinhardtQ(p["centers"], l=p["l"], switch=switch(p["switch"])),
+    "pair_entropy": lambda p: PairEntropy(p["centers"], r_max=p["r_max"], sigma=p["sigma"], n_bins=p["bins"]),
     "soft_minimum_distance": lambda p: MinimumDistance(p["a"], p["b"], beta=p["beta"]),
     "steinhardt": steinhardt,
 }

@@ -121,7 +121,7 @@ def test_definitions(kind):
 def test_lists_of_a_run():
     """More points than are computed at once: a list made where the points were before, and the cells that stand in for it."""
     x, edge = disordered(216)
-    cell, cv = Cell.of(edge * np.eye(3)), AveragedSteinhardtQ(range(216), l=2, switch=SWITCH)
+    cell, cv = Cell.of(edge * np.eye(3)), AveragedSteinhardtQ(range(216), l=3, switch=SWITCH)
     (pairs,) = cv.neighborhoods
     earlier = x + np.random.default_rng(1).uniform(-0.03, 0.03, x.shape)
     empty = NeighborList.empty(pairs, x.dtype, (48,))
@@ -129,7 +129,7 @@ def test_lists_of_a_run():
     assert bool(fresh.is_usable)
     evaluate = jit_in_haste(jax.value_and_grad(lambda x, neighbors: cv(x, cell, (neighbors,))))
     by_list, by_cells = evaluate(x, fresh), evaluate(x, empty)
-    assert float(by_list[0]) == pytest.approx(plain(AveragedSteinhardtQ, x, edge, 2), rel=1e-12)
+    assert float(by_list[0]) == pytest.approx(plain(AveragedSteinhardtQ, x, edge, 3), rel=1e-12)
     np.testing.assert_allclose(by_list[0], by_cells[0], rtol=1e-12)
     np.testing.assert_allclose(by_list[1], by_cells[1], atol=1e-13)
     step = 1e-5 * np.random.default_rng(2).normal(size=x.shape)
