@@ -1,6 +1,6 @@
 """From runs to free energies and their errors."""
 
-from . import abf, extended_abf, static  # noqa: F401 (they register their overloads of analyze)
+from . import abf, extended_abf, opes, static  # noqa: F401 (they register their overloads of analyze)
 from .errors import jackknife_error
 from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
