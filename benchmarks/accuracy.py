@@ -24,7 +24,7 @@ from scipy.special import logsumexp
 import pysamp
 from pysamp.backends import toy
 from pysamp.colvars import AbstractCV
-from pysamp.methods import ABF, AbstractMethod, ExtendedABF, HarmonicBias, Metadynamics, SpectralABF
+from pysamp.methods import ABF, OPES, AbstractMethod, ExtendedABF, HarmonicBias, Metadynamics, OPESExplore, SpectralABF
 from pysamp.testing import DoubleWell, MuellerBrown, PeriodicPotential
 from pysamp.testing.models import AbstractModel
 
@@ -200,6 +200,16 @@ def _cases() -> dict[str, Case]:
             200_000,
             16,
         ),
+        "double well, OPES": adaptive(
+            DOUBLE_WELL, "OPES on x", OPES(x, grid=GRID_1, barrier=6.0, sigma=0.15, stride=100), 200_000, 17
+        ),
+        "double well, OPES explore": adaptive(
+            DOUBLE_WELL,
+            "OPES explore on x",
+            OPESExplore(x, grid=GRID_1, barrier=6.0, sigma=0.15, stride=100),
+            400_000,
+            18,
+        ),
         "double well, windows": windows(
             DOUBLE_WELL,
             "11 harmonic windows on x",
@@ -250,6 +260,13 @@ def _cases() -> dict[str, Case]:
             ExtendedABF(torus, grid=GRID_TORUS, sigma=0.2, tau=2.0, hills=Metadynamics(torus, grid=GRID_TORUS, **turn)),
             400_000,
             34,
+        ),
+        "periodic, OPES": adaptive(
+            PERIODIC,
+            "OPES on x, y",
+            OPES(torus, grid=GRID_TORUS, barrier=6.0, sigma=0.35, stride=100),
+            200_000,
+            35,
         ),
         "periodic, windows": windows(
             PERIODIC,

@@ -1,6 +1,11 @@
 """From runs to free energies and their errors."""
 
-from . import abf, extended_abf, static  # noqa: F401 (they register their overloads of analyze)
+from . import (  # noqa: F401 (they register their overloads of analyze)
+    abf,
+    extended_abf,
+    opes,
+    static,
+)
 from .convergence import Converged, convergence, r_hat
 from .errors import autocorrelation_time, jackknife_error, statistical_inefficiency
 from .free_energy import FreeEnergy

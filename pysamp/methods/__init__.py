@@ -5,6 +5,7 @@ from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
 from .extended_abf import ExtendedABF
 from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
+from .opes import OPES, OPESExplore
 from .spectral_abf import SpectralABF
 from .steered import MovingRestraint, Ratchet
 from .umbrella import UmbrellaSampling
@@ -13,6 +14,7 @@ from .walls import HarmonicWalls
 
 __all__ = [
     "ABF",
+    "OPES",
     "AbstractMethod",
     "AbstractStaticBias",
     "Bias",
@@ -21,6 +23,7 @@ __all__ = [
     "HarmonicWalls",
     "Metadynamics",
     "MovingRestraint",
+    "OPESExplore",
     "Observation",
     "Ratchet",
     "SpectralABF",

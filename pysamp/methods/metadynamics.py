@@ -1,6 +1,6 @@
 """Metadynamics, standard and well-tempered, on a grid or as a sum of hills."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -260,8 +260,10 @@ def is_outside(grid: Grid, xi: Float[Array, " n"]) -> Array:
     return jnp.any(beyond & ~np.asarray(grid.periodic))
 
 
-def interpolate(grid: Grid, table: Float[Array, "..."], xi: Float[Array, " n"]) -> Float[Array, ""]:
-    """Cubic convolution of a table at the bins' edges, with one ghost node beyond either end of each axis.
+def interpolate(
+    grid: Grid, table: Float[Array, "..."], xi: Float[Array, " n"], function: Callable | None = None
+) -> Float[Array, ""]:
+    """Cubic convolution of a table at the bins' edges (or a function of it), with one ghost node beyond either end of each axis.
 
     Continuous with continuous first derivatives; exact for quadratic functions, in error by the third power of the width
     else. Beyond a non-periodic axis, the value on its boundary.
@@ -284,6 +286,8 @@ def interpolate(grid: Grid, table: Float[Array, "..."], xi: Float[Array, " n"]) 
             )
         )
     values = jax.lax.dynamic_slice(table, starts, (4,) * grid.n_dims)
+    if function is not None:
+        values = function(values)
     for weight in reversed(weights):
         values = jnp.sum(values * jnp.broadcast_to(weight, values.shape), axis=-1)
     return values

@@ -12,6 +12,7 @@ from pysamp import Grid
 from pysamp.colvars import DihedralAngle, Displacement, Distance
 from pysamp.methods import (
     ABF,
+    OPES,
     AbstractMethod,
     Bias,
     ExtendedABF,
@@ -19,6 +20,7 @@ from pysamp.methods import (
     HarmonicWalls,
     Metadynamics,
     MovingRestraint,
+    OPESExplore,
     Ratchet,
     SpectralABF,
     UmbrellaSampling,
@@ -66,6 +68,11 @@ ENTRIES = {
         "mixed": ABF([R, PHI], grid=MIXED, full_samples=2),
         "periodic": ABF([PHI, PSI], grid=Grid((-pi, 0.0), (pi, 2 * pi), (8, 9), periodic=True), kT=1.5),
     },
+    "OPES": {
+        "kernels": OPES([R, PHI], barrier=5.0, sigma=[0.1, 0.3], stride=2),
+        "grid": OPES([R, PHI], barrier=5.0, sigma=[0.06, 0.2], stride=2, grid=MIXED, kT=1.5, bias_factor=4),
+    },
+    "OPESExplore": {"": OPESExplore(R, barrier=5.0, sigma=0.1, stride=2)},
     "ExtendedABF": {
         "one": ExtendedABF(R, grid=Grid(*AXES["r"]), sigma=0.05, tau=5.0, full_samples=3),
         "mixed with hills": ExtendedABF(
