@@ -82,3 +82,15 @@ def test_the_tour_is_true(tmp_path, monkeypatch):
             continue
         exec(block.replace("500_000", "5_000").replace("stride=500", "stride=50"), names)
     assert (tmp_path / "run.nc").exists()
+
+
+def test_the_gallery_shows_every_cv():
+    import inspect
+
+    from pysamp.colvars import AbstractCV
+
+    page = (ROOT / "docs/colvars.md").read_text()
+    shown = set(re.findall(r"`~pysamp\.colvars\.(\w+)`", page))
+    classes = {name: getattr(pysamp.colvars, name) for name in pysamp.colvars.__all__}
+    public = {name for name, kind in classes.items() if inspect.isclass(kind) and issubclass(kind, AbstractCV)}
+    assert shown == public - {"AbstractCV", "AbstractContacts"}
