@@ -7,6 +7,7 @@ from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
 from .metadynamics import hills
 from .nonequilibrium import crooks, jarzynski, work
+from .plumed import read_colvar, read_hills, write_colvar, write_hills
 from .rates import EscapeRate, escape_rate
 from .reweight import solve_wham
 from .trajectory import cartesian_pca, evaluate
@@ -30,6 +31,8 @@ __all__ = [
     "jarzynski",
     "overlap",
     "r_hat",
+    "read_colvar",
+    "read_hills",
     "reduced_potentials",
     "reweight",
     "sample_weights",
@@ -37,4 +40,6 @@ __all__ = [
     "statistical_inefficiency",
     "umbrella_integration",
     "work",
+    "write_colvar",
+    "write_hills",
 ]
