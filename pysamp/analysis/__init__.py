@@ -7,6 +7,7 @@ from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
 from .metadynamics import hills
 from .nonequilibrium import crooks, jarzynski, work
+from .plots import plot_convergence, plot_overlap, plot_traces
 from .plumed import read_colvar, read_hills, write_colvar, write_hills
 from .rates import EscapeRate, escape_rate
 from .reweight import solve_wham
@@ -30,6 +31,9 @@ __all__ = [
     "jackknife_error",
     "jarzynski",
     "overlap",
+    "plot_convergence",
+    "plot_overlap",
+    "plot_traces",
     "r_hat",
     "read_colvar",
     "read_hills",
