@@ -12,6 +12,8 @@ from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
 from .metadynamics import hills
 from .nonequilibrium import crooks, jarzynski, work
+from .plots import plot_convergence, plot_overlap, plot_traces
+from .plumed import read_colvar, read_hills, write_colvar, write_hills
 from .rates import EscapeRate, escape_rate
 from .reweight import solve_wham
 from .trajectory import cartesian_pca, evaluate
@@ -34,7 +36,12 @@ __all__ = [
     "jackknife_error",
     "jarzynski",
     "overlap",
+    "plot_convergence",
+    "plot_overlap",
+    "plot_traces",
     "r_hat",
+    "read_colvar",
+    "read_hills",
     "reduced_potentials",
     "reweight",
     "sample_weights",
@@ -42,4 +49,6 @@ __all__ = [
     "statistical_inefficiency",
     "umbrella_integration",
     "work",
+    "write_colvar",
+    "write_hills",
 ]
