@@ -81,7 +81,7 @@ def test_convergence_has_a_band():
 
 
 def test_overlap_of_few_windows_has_numbers():
-    matrix = xr.DataArray([[0.9, 0.1, 0.0], [0.1, 0.7, 0.2], [0.0, 0.2, 0.8]], dims=("window", "other"))
+    matrix = xr.DataArray([[0.9, 0.1, 0.0], [0.1, 0.7, 0.2], [0.0, 0.3, 0.7]], dims=("window", "other"))
     (ax,) = panels(1)
     assert plot_overlap(matrix, ax) is ax
     np.testing.assert_array_equal(ax.images[0].get_array(), matrix)
