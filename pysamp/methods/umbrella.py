@@ -42,7 +42,7 @@ class UmbrellaSampling(AbstractMethod[UmbrellaState]):
     are to the window's centre, and they are left out of the analysis.
 
     :func:`pysamp.analyze` joins the windows by WHAM; :func:`~pysamp.analysis.umbrella_integration` and
-    :func:`~pysamp.analysis.mbar` are there too, and :func:`~pysamp.analysis.overlap` says whether the windows meet.
+    :func:`~pysamp.analysis.reduced_potentials` are there too, and :func:`~pysamp.analysis.overlap` says whether the windows meet.
 
     Choose it when the range of the CVs is known and many short simulations can run side by side. In two dimensions put the
     windows on a grid, ``centers=pysamp.Grid(...).points.reshape(-1, 2)``, or along a path.
