@@ -148,7 +148,8 @@ def _analyze_moving(
     $$F(\xi) = -kT \ln \frac{\sum_t \langle \delta(\xi - \xi_t)\, e^{-W_t / kT} \rangle / \langle e^{-W_t / kT} \rangle}{\sum_t
     e^{-V(\xi, t) / kT} / \langle e^{-W_t / kT} \rangle}.$$
 
-    The replicas are the pulls; errors are the jackknife over them. Proc. Natl. Acad. Sci. 98, 3658 (2001), doi
+    The replicas are the pulls; errors are the jackknife over them. What was logged before the schedule begins is left out: there
+    the pull comes to equilibrium at its first centre. Proc. Natl. Acad. Sci. 98, 3658 (2001), doi
     10.1073/pnas.071034098.
     """
     check_discard(discard)
@@ -159,11 +160,17 @@ def _analyze_moving(
         raise InvalidInputError(
             f"{n_replicas} pulls are too few for an error estimate, which needs {MIN_UNITS}: run with replicas=...."
         )
-    xi, w = logged_xi(run, method), work(run, method) / run.kT
+    xi, steps = logged_xi(run, method), np.asarray(run.log["step"].values)
+    # before it the CVs may be far from the centre, where a sample would outweigh all others
+    begun = steps >= method.steps[0]
+    if not begun.any():
+        raise InvalidInputError(
+            f"The pull begins at step {method.steps[0]:.0f}, and the run has no sample from then on: run longer."
+        )
+    xi, w, steps = xi[:, begun], work(run, method)[:, begun] / run.kT, steps[begun]
     if grid is None:
         grid = default_grid(xi.reshape(-1, method.n_cvs), method.periods)
     check_grid(grid, method)
-    steps = np.asarray(run.log["step"].values)
     with jax.enable_x64(True):
         bias = np.asarray(_bias(method, steps, grid.points.reshape(grid.size, -1)))
     places = locate(grid, xi)
@@ -171,7 +178,7 @@ def _analyze_moving(
     def probabilities(kept: Float[np.ndarray, " replicas"]) -> Float[np.ndarray, "*shape"]:
         with np.errstate(divide="ignore"):
             log_kept = np.log(kept)[:, None] - w
-        average = logsumexp(log_kept, axis=0)  # ln of the sum over pulls of exp(-W), at each time
+        average = np.asarray(logsumexp(log_kept, axis=0))  # ln of the sum over pulls of exp(-W), at each time
         weights = np.exp(log_kept - average)
         inside = places >= 0
         above = np.bincount(places[inside], weights=weights[inside], minlength=grid.size)

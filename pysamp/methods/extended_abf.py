@@ -68,7 +68,7 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
     hills make it WTM-eABF). They drive $\lambda$ out of places whose mean force is not known yet, and the estimators stay
     what they are.
 
-    Choose it where ABF cannot be used: CVs with constraints, without second derivatives or momenta, several CVs that are not
+    Choose it where ABF cannot be used: CVs on virtual sites, without second derivatives or momenta, several CVs that are not
     independent, engines that give no velocities. Meta-eABF is the better explorer and a good first choice.
 
     Args:

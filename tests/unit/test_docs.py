@@ -61,21 +61,22 @@ def test_code_on_pages_compiles_and_imports_what_exists(page):
                 assert node.attr in pysamp.__all__, f"{page} uses pysamp.{node.attr}"
 
 
-def test_the_tour_is_true(tmp_path, monkeypatch):
-    """The tour's code, one block after the other; the simulation is a cheap stand-in with as many particles."""
+def stand_in(kT=0.1, timestep=0.02):
+    """A simulation of as many particles as the pages' molecule has, at once at equilibrium."""
     import jax.numpy as jnp
     import numpy as np
 
     from pysamp.backends import toy
 
+    start = np.random.default_rng(0).normal(size=(22, 3))
+    return toy.Simulation(lambda x: 0.5 * jnp.sum((x - start) ** 2), start, kT=kT, timestep=timestep)
+
+
+def test_the_tour_is_true(tmp_path, monkeypatch):
+    """The tour's code, one block after the other; the simulation is a cheap stand-in with as many particles."""
     pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)
-    start = np.random.default_rng(0).normal(size=(22, 3))
-
-    def generate_context():
-        return toy.Simulation(lambda x: 0.5 * jnp.sum((x - start) ** 2), start, kT=0.1, timestep=0.02)
-
-    names = {"generate_context": generate_context}
+    names = {"generate_context": stand_in}
     for block in code_blocks("docs/tour.md"):
         if "openmm" in block:
             compile(block, "tour", "exec")
@@ -94,3 +95,13 @@ def test_the_gallery_shows_every_cv():
     classes = {name: getattr(pysamp.colvars, name) for name in pysamp.colvars.__all__}
     public = {name for name, kind in classes.items() if inspect.isclass(kind) and issubclass(kind, AbstractCV)}
     assert shown == public - {"AbstractCV", "AbstractContacts"}
+
+
+@pytest.mark.parametrize("page", ["abf", "choosing", "steered", "umbrella_sampling"])
+def test_examples_of_methods_run(page):
+    """With a hundredth of the steps, and hills as much more often."""
+    pytest.importorskip("matplotlib").use("Agg")
+    names = {"generate_context": lambda: stand_in(kT=2.5, timestep=0.05)}
+    for block in code_blocks(f"docs/methods/{page}.md"):
+        shorter = re.sub(r"\b\d+(?:_\d{3})+\b", lambda match: str(int(match[0]) // 100), block)
+        exec(shorter.replace("stride=500", "stride=5").replace("log_every=100", "log_every=5"), names)

@@ -1,5 +1,7 @@
 """Free energies from work and rates from infrequent metadynamics, against exact answers."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,6 +62,17 @@ def test_free_energy_along_the_pull(pulls):
     deviation = (fes.values - exact) - np.mean(fes.values - exact)
     assert np.sqrt(np.mean(deviation**2)) < 0.15
     assert np.nanmedian(fes.stderr) < 0.3
+
+
+def test_samples_before_the_schedule_do_not_count(pulls):
+    """A pull that began far from its first centre, and had come to equilibrium there when the schedule began."""
+    grid, run = pysamp.Grid(-0.5, 3.0, 70), pulls[0]
+    log = run.log.copy(deep=True)
+    log["xi"].values[:, :150] = 2.5
+    found = pysamp.analyze(replace(run, log=log), grid=grid)
+    np.testing.assert_array_equal(found.values, pysamp.analyze(run, grid=grid).values)
+    with pytest.raises(InvalidInputError, match="begins at step 200"):
+        pysamp.analyze(replace(run, log=run.log.isel(sample=slice(0, 100))), grid=grid)
 
 
 @pytest.mark.parametrize("function", [lambda: jarzynski([1.0], 1.0), lambda: crooks([1.0, 2.0], [np.nan, 1.0], 1.0)])
