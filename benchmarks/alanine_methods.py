@@ -18,7 +18,7 @@ import systems
 
 import pysamp
 from pysamp.colvars import DihedralAngle
-from pysamp.methods import ABF, OPES, ExtendedABF, Metadynamics, SpectralABF, UmbrellaSampling
+from pysamp.methods import ABF, OPES, ExtendedABF, Metadynamics, SpectralABF
 
 LIMIT = 30.0  # kJ/mol
 PHI, PSI = DihedralAngle([4, 6, 8, 14]), DihedralAngle([6, 8, 14, 16])
@@ -36,9 +36,6 @@ METHODS = {
     "spectral ABF": SpectralABF([PHI, PSI], grid=torus(60)),
     "meta-eABF": ExtendedABF([PHI, PSI], grid=torus(60), sigma=0.15, tau=0.2, hills=HILLS),
     "OPES": OPES([PHI, PSI], barrier=50.0, sigma=0.25, stride=500, grid=torus(100)),
-    "umbrella sampling": UmbrellaSampling(
-        [PHI, PSI], centers=torus(14).points.reshape(-1, 2), kspring=60.0, pull_steps=5000
-    ),
 }
 
 
@@ -68,25 +65,22 @@ def right(phi, psi):
 
 
 def sample(name: str, *, replicas: int, steps: int, seed: int = 1) -> Surface:
-    """Run one method on several replicas, two at a time; windows share the steps, and are one estimate."""
-    method = METHODS[name]
-    copies, n_windows = (replicas, 1) if method.n_replicas == 1 else (1, method.n_replicas)
-    steps = steps * replicas // (copies * n_windows)
+    """Run one method on several replicas, two at a time."""
     with ThreadPoolExecutor(2) as executor:
         run = pysamp.run(
-            method,
+            METHODS[name],
             systems.vacuum,
             steps,
-            replicas=copies,
+            replicas=replicas,
             seed=seed,
             executor=executor,
             progress=False,
-            log_every=100 if n_windows == 1 else 20,
+            log_every=100,
         )
-    # those that measure on a grid of their own have this one; OPES and windows are put on it
-    options = {"grid": torus(60)} if name in ("OPES", "umbrella sampling") else {}
+    # those that measure on a grid of their own have this one
+    options = {"grid": torus(60)} if name == "OPES" else {}
     fes = pysamp.analyze(run, **options)
-    alone = [pysamp.analyze(run.replica(r)).difference(left, right) for r in range(copies if n_windows == 1 else 0)]
+    alone = [pysamp.analyze(run.replica(r), **options).difference(left, right) for r in range(replicas)]
     return Surface(fes, fes.difference(left, right), alone)
 
 
@@ -103,12 +97,12 @@ def compare(names: Sequence[str], *, replicas: int, steps: int) -> dict[str, Sur
     for name in names:
         surfaces[name] = surface = sample(name, replicas=replicas, steps=steps)
         value, error = surface.difference
-        rest = "| | | |"
-        if len(surface.of_replicas) > 1:
-            values, errors = np.array(surface.of_replicas).T
-            stated = np.sqrt(np.mean(errors**2))
-            rest = f"| {values.mean():.2f} | {values.std(ddof=1):.2f} | {stated:.2f} |"
-        print(f"| {name} | {value:.2f} +- {error:.2f} {rest}", flush=True)
+        values, errors = np.array(surface.of_replicas).T
+        print(
+            f"| {name} | {value:.2f} +- {error:.2f} | {values.mean():.2f} | {values.std(ddof=1):.2f} "
+            f"| {np.sqrt(np.mean(errors**2)):.2f} |",
+            flush=True,
+        )
     for one, other in itertools.combinations(names, 2):
         print(f"{one} and {other}: rms {rms_difference(surfaces[one].fes, surfaces[other].fes):.2f} kJ/mol")
     return surfaces

@@ -45,7 +45,9 @@ class UmbrellaSampling(AbstractMethod[UmbrellaState]):
     :func:`~pysamp.analysis.reduced_potentials` are there too, and :func:`~pysamp.analysis.overlap` says whether the windows meet.
 
     Choose it when the range of the CVs is known and many short simulations can run side by side. In two dimensions put the
-    windows on a grid, ``centers=pysamp.Grid(...).points.reshape(-1, 2)``, or along a path.
+    windows on a grid, ``centers=pysamp.Grid(...).points.reshape(-1, 2)``, or along a path. On a barrier a window stays only if
+    its spring is stiffer than the barrier is curved; a softer one falls to either side, and joins what it has not sampled
+    without the error knowing.
 
     Args:
         cvs: collective variables, one or a list.
