@@ -29,12 +29,13 @@ def torus(n: int) -> pysamp.Grid:
     return pysamp.Grid((-math.pi, -math.pi), (math.pi, math.pi), (n, n), periodic=True)
 
 
-HILLS = Metadynamics([PHI, PSI], height=1.2, sigma=0.25, stride=250, bias_factor=10, grid=torus(60))
+SURFACE = torus(60)  # of all results
+HILLS = Metadynamics([PHI, PSI], height=1.2, sigma=0.25, stride=250, bias_factor=10, grid=SURFACE)
 METHODS = {
     "metadynamics": HILLS,
-    "ABF": ABF([PHI, PSI], grid=torus(60)),
-    "spectral ABF": SpectralABF([PHI, PSI], grid=torus(60)),
-    "meta-eABF": ExtendedABF([PHI, PSI], grid=torus(60), sigma=0.15, tau=0.2, hills=HILLS),
+    "ABF": ABF([PHI, PSI], grid=SURFACE),
+    "spectral ABF": SpectralABF([PHI, PSI], grid=SURFACE),
+    "meta-eABF": ExtendedABF([PHI, PSI], grid=SURFACE, sigma=0.15, tau=0.2, hills=HILLS),
     "OPES": OPES([PHI, PSI], barrier=50.0, sigma=0.25, stride=500, grid=torus(100)),
 }
 
@@ -77,10 +78,8 @@ def sample(name: str, *, replicas: int, steps: int, seed: int = 1) -> Surface:
             progress=False,
             log_every=100,
         )
-    # those that measure on a grid of their own have this one
-    options = {"grid": torus(60)} if name == "OPES" else {}
-    fes = pysamp.analyze(run, **options)
-    alone = [pysamp.analyze(run.replica(r), **options).difference(left, right) for r in range(replicas)]
+    fes = pysamp.analyze(run, grid=SURFACE)
+    alone = [pysamp.analyze(run.replica(r), grid=SURFACE).difference(left, right) for r in range(replicas)]
     return Surface(fes, fes.difference(left, right), alone)
 
 

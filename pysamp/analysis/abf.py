@@ -13,9 +13,9 @@ from ..methods.abf import ABF, ABFState
 from ..methods.spectral_abf import SpectralABF
 from ..results import Run
 from .errors import jackknife_error
-from .free_energy import FreeEnergy
+from .free_energy import FreeEnergy, weights_of
 from .integrate import GradientIntegrator
-from .sampling import check_discard, leave_out_units, n_blocks_per_replica, place_of
+from .sampling import blocks_of_time, check_discard, leave_out_units, n_blocks_per_replica, place_of
 
 __all__: list[str] = []
 
@@ -98,7 +98,7 @@ def blocks_of_sums(
     sums = sums[int(discard * len(sums)) :]
     n_units = len(sums) if len(sums) <= _MOST_BLOCKS else (len(sums) + 1) // 2
     n_units = min(n_units, n_blocks_per_replica(n_replicas))
-    units = np.arange(len(sums)) * n_units // max(len(sums), 1)
+    units = blocks_of_time(len(sums), n_units)
     return np.stack([sums[units == unit].sum(axis=0) for unit in range(n_units)]) if n_units else sums
 
 
@@ -106,9 +106,3 @@ def _mean(sums: Float[np.ndarray, "bins m"], grid: Grid) -> Float[np.ndarray, ".
     """Average force in each bin; nan where there is no sample."""
     with np.errstate(invalid="ignore"):
         return (sums[:, :-1] / sums[:, -1:]).reshape(*grid.shape, -1)
-
-
-def weights_of(energies: Float[np.ndarray, "*shape"], kT: float) -> Float[np.ndarray, "*shape"]:
-    """Boltzmann factors, 1 at the minimum and 0 where the energy is not finite."""
-    finite = np.isfinite(energies)
-    return np.where(finite, np.exp(-(np.where(finite, energies, np.inf) - np.nanmin(energies)) / kT), 0.0)

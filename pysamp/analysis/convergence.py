@@ -16,7 +16,7 @@ from ..results import Run
 from ..sampler import SamplerState
 from ..units import as_positive
 from .free_energy import FreeEnergy, type_of_region
-from .sampling import place_of
+from .sampling import check_logged, place_of
 from .static import analysed_method
 
 __all__ = ["Converged", "convergence", "r_hat"]
@@ -110,8 +110,7 @@ def convergence(
     Example:
         >>> pysamp.analysis.convergence(run, lambda x: x < 0, lambda x: x > 0).difference.plot()  # doctest: +SKIP
     """
-    if not run.log.sizes.get("sample", 0):
-        raise InvalidInputError("The run logged no CVs: run with log_every=..., such as 100.")
+    check_logged(run)
     method = analysed_method(run)
     place = place_of(run, method)
     steps = np.asarray(run.log["step"].values)

@@ -9,8 +9,8 @@ from ..grids import Grid
 from ..methods.base import periodic_difference
 from ..methods.extended_abf import ExtendedABF
 from ..results import Run
-from .abf import LEAST_BLOCKS, blocks_of_sums, weights_of
-from .free_energy import FreeEnergy
+from .abf import LEAST_BLOCKS, blocks_of_sums
+from .free_energy import FreeEnergy, weights_of
 from .integrate import GradientIntegrator
 from .sampling import check_discard, leave_out_units, place_of
 

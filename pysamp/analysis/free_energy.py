@@ -135,7 +135,7 @@ class FreeEnergy:
         others = tuple(axis for axis in range(n) if axis not in keep)
         order = np.argsort(np.argsort(keep))
         p, *replicates = (
-            np.transpose(np.nansum(np.exp(-(energies - np.nanmin(energies)) / self.kT), axis=others), order)
+            np.transpose(np.sum(weights_of(energies, self.kT), axis=others), order)
             for energies in (self.values, *self.replicates)
         )
         grid = Grid(
@@ -202,6 +202,12 @@ def _free_energy(p: Float[np.ndarray, "*shape"], kT: float) -> Float[np.ndarray,
     positive = p > 0
     normalised = np.where(positive, p, 1.0) / np.sum(p)
     return np.where(positive, -kT * np.log(normalised), np.nan)
+
+
+def weights_of(energies: Float[np.ndarray, "*shape"], kT: float) -> Float[np.ndarray, "*shape"]:
+    """Boltzmann factors, 1 at the minimum and 0 where the energy is not finite."""
+    finite = np.isfinite(energies)
+    return np.where(finite, np.exp(-(np.where(finite, energies, np.inf) - np.nanmin(energies)) / kT), 0.0)
 
 
 def _weight(energies: Float[np.ndarray, " n"], kT: float) -> float:

@@ -23,6 +23,7 @@ from .sampling import (
     leave_out_units,
     locate,
     logged_xi,
+    method_of,
     n_blocks_per_replica,
     place_of,
 )
@@ -46,9 +47,7 @@ def hills(run: Run) -> xr.Dataset:
     Raises:
         InvalidInputError: if they do not.
     """
-    method = next((m for m in run.methods if isinstance(m, Metadynamics)), None)
-    if method is None:
-        raise InvalidInputError(f"Only Metadynamics has hills; this run had {[type(m).__name__ for m in run.methods]}.")
+    method = method_of(run, Metadynamics, "Only Metadynamics has hills")
     centers, heights = _hills(run, method)
     steps = int(method.stride) * np.arange(1, centers.shape[1] + 1)
     return xr.Dataset(

@@ -18,7 +18,18 @@ from ..methods.steered import MovingRestraint
 from ..results import Run
 from .errors import jackknife_error
 from .free_energy import FreeEnergy
-from .sampling import MAX_UNITS, MIN_UNITS, check_discard, default_grid, leave_out_units, locate, logged_xi, place_of
+from .sampling import (
+    MAX_UNITS,
+    MIN_UNITS,
+    blocks_of_time,
+    check_discard,
+    default_grid,
+    leave_out_units,
+    locate,
+    logged_xi,
+    method_of,
+    place_of,
+)
 
 __all__ = ["crooks", "jarzynski", "work"]
 
@@ -34,11 +45,7 @@ def work(run: Run, method: MovingRestraint | None = None) -> Float[np.ndarray, "
         InvalidInputError: if there is none in this run.
     """
     if method is None:
-        method = next((m for m in run.methods if isinstance(m, MovingRestraint)), None)
-    if method is None:
-        raise InvalidInputError(
-            f"Only MovingRestraint does work; this run had {[type(m).__name__ for m in run.methods]}."
-        )
+        method = method_of(run, MovingRestraint, "Only MovingRestraint does work")
     place = place_of(run, method)
     alone = sum(isinstance(m, MovingRestraint) for m in run.methods) == 1
     return np.asarray(run.log["MovingRestraint.work" if alone else f"MovingRestraint[{place}].work"].values)
@@ -124,7 +131,7 @@ def crooks(forward: Any, reverse: Any, kT: float) -> tuple[float, float]:
         return float(brentq(imbalance, -edge, edge))  # pyright: ignore[reportArgumentType]
 
     n_units = min(len(there), len(back), MAX_UNITS)
-    units = [np.arange(len(w)) * n_units // len(w) for w in (there, back)]
+    units = [blocks_of_time(len(w), n_units) for w in (there, back)]
     left_out = np.array([solve(there[units[0] != k], back[units[1] != k]) for k in range(n_units)])
     return kT * solve(there, back), float(kT * jackknife_error(left_out))
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from ..errors import InvalidInputError
 from ..results import Run
+from .sampling import check_logged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,8 +67,7 @@ def plot_traces(run: Run, axes: Any = None) -> np.ndarray:
         >>> pysamp.analysis.plot_traces(run)  # doctest: +SKIP
     """
     log = run.log
-    if not log.sizes.get("sample", 0):
-        raise InvalidInputError("The run logged no CVs: run with log_every=..., such as 100.")
+    check_logged(run)
     labels = [str(label) for label in log["cv"].values]
     if axes is None:
         _, axes = _pyplot().subplots(

@@ -18,7 +18,7 @@ from ..errors import InvalidInputError, PysampWarning
 from ..methods.metadynamics import Metadynamics
 from ..results import Run
 from .metadynamics import hills
-from .sampling import place_of
+from .sampling import check_logged, place_of
 
 __all__ = ["read_colvar", "read_hills", "write_colvar", "write_hills"]
 
@@ -47,8 +47,7 @@ def write_colvar(run: Run, path: str | os.PathLike, replica: int = 0) -> None:
         >>> pysamp.analysis.write_colvar(run, "COLVAR")  # doctest: +SKIP
     """
     log = run.replica(replica).log.isel(replica=0)
-    if not log.sizes.get("sample", 0):
-        raise InvalidInputError("The run logged no CVs: run with log_every=..., such as 100.")
+    check_logged(run)
     names = _as_words(run.log["cv"].values)
     columns = {"time": log["time"].values}
     columns.update(zip(names, log["xi"].values.T, strict=True))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,16 +15,22 @@ from ..results import Run
 __all__ = [
     "blocks_of_time",
     "check_discard",
+    "check_logged",
     "default_grid",
     "leave_out_units",
     "locate",
     "logged_xi",
+    "method_of",
     "n_blocks_per_replica",
+    "n_discarded",
     "place_of",
 ]
 
+_Method = TypeVar("_Method", bound=AbstractMethod)
+
 MIN_UNITS = 12  # blocks left out in turn: fewer make the error itself uncertain, more make them short
 MAX_UNITS = 20
+_DISCARD = 0.1  # part of a log that is taken for the transient where nothing else is said
 _DEFAULT_BINS = {1: 100, 2: 50, 3: 24}
 
 
@@ -50,20 +57,37 @@ def blocks_of_time(n_samples: int, n_blocks: int) -> Int[np.ndarray, " samples"]
 def leave_out_units(per_block: Float[np.ndarray, "blocks *rest"]) -> Float[np.ndarray, "units *rest"]:
     """Sums over all blocks but one; with many replicas, over all but several neighbours."""
     n = len(per_block)
-    units = np.arange(n) * min(n, MAX_UNITS) // n
+    units = blocks_of_time(n, min(n, MAX_UNITS))
     totals = np.stack([per_block[units == unit].sum(axis=0) for unit in range(units[-1] + 1)])
     return per_block.sum(axis=0) - totals
 
 
 def logged_xi(run: Run, method: AbstractMethod) -> Float[np.ndarray, "replica sample n"]:
     """The logged CVs of one of the run's methods."""
+    check_logged(run)
+    place = place_of(run, method)
+    start = sum(m.n_cvs for m in run.methods[:place])
+    return np.asarray(run.log["xi"].values[..., start : start + method.n_cvs], dtype=np.float64)
+
+
+def check_logged(run: Run) -> None:
+    """Raise InvalidInputError if the log is empty."""
     if not run.log.sizes.get("sample", 0):
         raise InvalidInputError(
             "The run logged no CVs, so there is nothing to analyse: run with log_every=..., such as 100."
         )
-    place = place_of(run, method)
-    start = sum(m.n_cvs for m in run.methods[:place])
-    return np.asarray(run.log["xi"].values[..., start : start + method.n_cvs], dtype=np.float64)
+
+
+def method_of(run: Run, kind: type[_Method], what: str) -> _Method:
+    """The first of the run's methods that is of a kind.
+
+    Raises:
+        InvalidInputError: if there is none; ``what`` says what it is needed for, such as ``only Metadynamics has hills``.
+    """
+    found = next((method for method in run.methods if isinstance(method, kind)), None)
+    if found is None:
+        raise InvalidInputError(f"{what}; this run had {[type(m).__name__ for m in run.methods]}.")
+    return found
 
 
 def place_of(run: Run, method: AbstractMethod) -> int:
@@ -104,6 +128,16 @@ def default_grid(
         upper.append(high)
         shape.append(min(wanted, 4 * n_bins))
     return Grid(lower, upper, shape, tuple(period is not None for period in periods))
+
+
+def n_discarded(n_samples: int, discard: float | None) -> int:
+    """How many samples to leave out at the beginning; of a log that is a tenth where ``discard`` is None.
+
+    Raises:
+        InvalidInputError: if ``discard`` is no fraction.
+    """
+    check_discard(discard)
+    return int((_DISCARD if discard is None else discard) * n_samples)
 
 
 def check_discard(discard: float | None) -> None:

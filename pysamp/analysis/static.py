@@ -9,12 +9,10 @@ from ..grids import Grid
 from ..methods.base import AbstractMethod, AbstractStaticBias, check_grid
 from ..results import Run
 from .free_energy import FreeEnergy
-from .sampling import check_discard, logged_xi
+from .sampling import check_discard, logged_xi, n_discarded
 from .windows import Windows
 
 __all__: list[str] = []
-
-_DISCARD = 0.1
 
 
 @analyze.dispatch
@@ -88,9 +86,8 @@ def windows_of(runs: Any, methods: Sequence[AbstractStaticBias] | None, discard:
             )
         if abs(run.kT - runs[0].kT) > 1e-6 * run.kT:
             raise InvalidInputError(f"The runs are at different temperatures: kT = {runs[0].kT} and {run.kT}.")
-    discard = _DISCARD if discard is None else discard
     samples = [logged_xi(run, method) for run, method in zip(runs, biases, strict=True)]
-    kept = [xi[:, int(discard * xi.shape[1]) :] for xi in samples]
+    kept = [xi[:, n_discarded(xi.shape[1], discard) :] for xi in samples]
     return Windows(biases, kept, runs[0].kT, runs[0].energy_unit)
 
 

@@ -17,16 +17,15 @@ from ..methods.harmonic import HarmonicBias
 from ..methods.umbrella import UmbrellaSampling
 from ..results import Run
 from .errors import jackknife_error, statistical_inefficiency
-from .free_energy import FreeEnergy
+from .free_energy import FreeEnergy, weights_of
 from .integrate import GradientIntegrator
 from .reweight import as_ranges
-from .sampling import check_discard, leave_out_units, logged_xi
+from .sampling import leave_out_units, logged_xi, method_of, n_discarded
 from .static import windows_of
 from .windows import Windows
 
 __all__ = ["overlap", "reduced_potentials", "umbrella_integration"]
 
-_DISCARD = 0.1
 _LITTLE_OVERLAP = 0.03  # below it the free-energy difference of two windows is not to be trusted (Klimovich et al.)
 _UNSAMPLED = np.exp(-2.0)  # expected samples in a bin below which it counts as empty
 _SUBDIVISIONS = {1: 4, 2: 2}  # points per bin and axis over which a gradient is averaged
@@ -50,10 +49,9 @@ def _analyze_umbrella(
 
 def umbrella_windows(run: Run, method: UmbrellaSampling, discard: float | None) -> Windows:
     """The samples of a run, window by window."""
-    check_discard(discard)
     xi = logged_xi(run, method)
     first = int(np.searchsorted(run.log["step"].values, int(method.pull_steps)))
-    first += int((_DISCARD if discard is None else discard) * (xi.shape[1] - first))
+    first += n_discarded(xi.shape[1] - first, discard)
     n = method.n_replicas
     if run.n_replicas % n:
         raise InvalidInputError(
@@ -66,12 +64,8 @@ def as_windows(runs: Run | list, discard: float | None) -> Windows:
     """The windows of a run of umbrella sampling, or of several runs under static biases."""
     if not isinstance(runs, Run):
         return windows_of(runs, None, discard)
-    method = next((m for m in runs.methods if isinstance(m, UmbrellaSampling)), None)
-    if method is None:
-        raise InvalidInputError(
-            f"Windows come from a run of UmbrellaSampling, or from a list of runs, one for each; this run had "
-            f"{[type(m).__name__ for m in runs.methods]}."
-        )
+    what = "Windows come from a run of UmbrellaSampling, or from a list of runs, one for each"
+    method = method_of(runs, UmbrellaSampling, what)
     return umbrella_windows(runs, method, discard)
 
 
@@ -146,15 +140,10 @@ def umbrella_integration(runs: Run | list, *, grid: Grid | None = None, discard:
     gradients_k = np.stack([_gradient(windows, grid, left_out)[0] for left_out in leave_out_units(moments)])
     integrator = GradientIntegrator(grid, counts)
     seen = integrator.connected
-
-    def weights(gradient: Float[np.ndarray, "*shape n"]) -> Float[np.ndarray, "*shape"]:
-        energies = integrator(gradient)
-        return np.where(seen, np.exp(-(np.where(seen, energies, np.inf) - np.nanmin(energies)) / windows.kT), 0.0)
-
     error = jackknife_error(gradients_k)
     return FreeEnergy.from_probabilities(
-        weights(gradient),
-        np.stack([weights(g) for g in gradients_k]),
+        weights_of(integrator(gradient), windows.kT),
+        np.stack([weights_of(integrator(g), windows.kT) for g in gradients_k]),
         grid,
         kT=windows.kT,
         labels=first.labels,

@@ -15,14 +15,16 @@ from ..methods.base import AbstractMethod, AbstractStaticBias
 from ..methods.metadynamics import Metadynamics
 from ..methods.umbrella import UmbrellaSampling
 from ..results import Run
-from .free_energy import FreeEnergy
+from .free_energy import FreeEnergy, weights_of
 from .metadynamics import bias_at_hills, default_bias_grid
 from .sampling import (
     MIN_UNITS,
-    check_discard,
+    blocks_of_time,
     default_grid,
     locate,
     logged_xi,
+    method_of,
+    n_discarded,
     place_of,
 )
 from .static import analysed_method, windows_of
@@ -30,8 +32,6 @@ from .umbrella import umbrella_windows
 from .windows import Windows
 
 __all__ = ["bias_constant", "reweight", "sample_weights"]
-
-_DISCARD = 0.1
 
 
 @sample_weights.dispatch
@@ -55,14 +55,12 @@ def _weights_adaptive(method: AbstractMethod, run: Run, /, *, discard: float | N
     fes = analyze(method, run, discard=discard)
     xi = logged_xi(run, method)
     n_replicas, n_samples = xi.shape[:2]
-    first = int((_DISCARD if discard is None else discard) * n_samples)
+    first = n_discarded(n_samples, discard)
     places = locate(fes.grid, xi)
     places[:, :first] = -1
     m = len(fes.replicates)
-    unit = (np.arange(places.size) * m // places.size).reshape(places.shape)
-    energies = np.concatenate([fes.values[None], fes.replicates]).reshape(m + 1, -1)
-    with np.errstate(invalid="ignore"):
-        p = np.where(np.isfinite(energies), np.exp(-(energies - np.nanmin(energies)) / run.kT), 0.0)
+    unit = blocks_of_time(places.size, m).reshape(places.shape)
+    p = weights_of(np.concatenate([fes.values[None], fes.replicates]).reshape(m + 1, -1), run.kT)
     used = np.stack([places >= 0] + [(places >= 0) & (unit != k) for k in range(m)])
     weights = np.stack([_shared(p_k, places, used_k) for p_k, used_k in zip(p, used, strict=True)])
     return _dataset(run, weights.reshape(m + 1, n_replicas, n_samples))
@@ -175,14 +173,13 @@ def _own_weights(
     weights: Float[np.ndarray, "..."], values: Float[np.ndarray, "r s n"], discard: float | None
 ) -> Float[np.ndarray, "m r s"]:
     """The weights, and with blocks of data left out in turn."""
-    check_discard(discard)
     if weights.shape != values.shape[:2]:
         raise InvalidInputError(f"weights must have the shape {values.shape[:2]}, got {weights.shape}.")
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise InvalidInputError("weights must be finite and not negative.")
     weights = weights.copy()
-    weights[:, : int((_DISCARD if discard is None else discard) * weights.shape[1])] = 0.0
-    unit = (np.arange(weights.size) * MIN_UNITS // weights.size).reshape(weights.shape)
+    weights[:, : n_discarded(weights.shape[1], discard)] = 0.0
+    unit = blocks_of_time(weights.size, MIN_UNITS).reshape(weights.shape)
     return np.stack([weights] + [np.where(unit == k, 0.0, weights) for k in range(MIN_UNITS)])
 
 
@@ -240,9 +237,7 @@ def bias_constant(run: Run, *, grid: Grid | None = None) -> xr.DataArray:
     References:
         Tiwary & Parrinello, J. Phys. Chem. B 119, 736 (2015), doi 10.1021/jp504920s.
     """
-    method = next((m for m in run.methods if isinstance(m, Metadynamics)), None)
-    if method is None:
-        raise InvalidInputError(f"c(t) is of Metadynamics; this run had {[type(m).__name__ for m in run.methods]}.")
+    method = method_of(run, Metadynamics, "c(t) is of Metadynamics")
     if grid is None:
         grid = default_bias_grid(run, method)
     steps = np.asarray(run.log["step"].values)

@@ -33,15 +33,30 @@ class _Samples(NamedTuple):
 
 
 class _Solution(NamedTuple):
-    """WHAM on cells so small that a bias is constant in each; with each unit left out in turn, what ends in _k."""
+    """WHAM on cells so small that a bias is constant in each, and what it was solved for."""
 
     points: Float[np.ndarray, "cells n"]
+    reduced: Float[np.ndarray, "windows cells"]
+    n_s: Float[np.ndarray, "units cells"]
+    n_b: Float[np.ndarray, "units windows"]
     p: Float[np.ndarray, " cells"]
     f: Float[np.ndarray, " windows"]
-    counts: Float[np.ndarray, " windows"]
-    p_k: Float[np.ndarray, "units cells"]
-    f_k: Float[np.ndarray, "units windows"]
-    counts_k: Float[np.ndarray, "units windows"]
+
+    @property
+    def counts(self) -> Float[np.ndarray, " windows"]:
+        """Samples of each window."""
+        return self.n_b.sum(axis=0)
+
+    def left_out(
+        self,
+    ) -> tuple[
+        Float[np.ndarray, "units cells"], Float[np.ndarray, "units windows"], Float[np.ndarray, "units windows"]
+    ]:
+        """p, f and counts with each unit left out in turn."""
+        counts = leave_out_units(self.n_b)
+        pairs = zip(leave_out_units(self.n_s), counts, strict=True)
+        p, f = zip(*(solve_wham(cells, windows, self.reduced, self.f) for cells, windows in pairs), strict=True)
+        return np.stack(p), np.stack(f), counts
 
 
 @dataclass(frozen=True)
@@ -65,14 +80,16 @@ class Windows:
     @property
     def n_units(self) -> int:
         """Number of blocks that are left out in turn."""
-        n_replicas = min(len(xi) for xi in self.xi)
-        return n_replicas * n_blocks_per_replica(n_replicas)
+        return self._n_replicas * n_blocks_per_replica(self._n_replicas)
+
+    @property
+    def _n_replicas(self) -> int:
+        return min(len(xi) for xi in self.xi)
 
     @property
     def samples(self) -> _Samples:
         """All samples in one row."""
-        n_replicas = min(len(xi) for xi in self.xi)
-        n_blocks = n_blocks_per_replica(n_replicas)
+        n_replicas, n_blocks = self._n_replicas, n_blocks_per_replica(self._n_replicas)
         windows, units = [], []
         for window, xi in enumerate(self.xi):
             for replica, values in enumerate(xi):
@@ -95,7 +112,7 @@ class Windows:
 
         return FreeEnergy.from_probabilities(
             on_grid(solution.p),
-            np.stack([on_grid(p) for p in solution.p_k]),
+            np.stack([on_grid(p) for p in solution.left_out()[0]]),
             grid,
             kT=self.kT,
             labels=self.biases[0].labels,
@@ -106,8 +123,9 @@ class Windows:
         """Weight of each sample in the unbiased ensemble, normalised, and the same with each unit left out in turn."""
         solution, samples = self._solve(self.default_grid()), self.samples
         left_out = leave_out_units(np.eye(self.n_units))[:, samples.unit]
-        n = np.concatenate([solution.counts[None], solution.counts_k])
-        f = np.concatenate([solution.f[None], solution.f_k])
+        _, f_k, counts_k = solution.left_out()
+        n = np.concatenate([solution.counts[None], counts_k])
+        f = np.concatenate([solution.f[None], f_k])
         weights = 1.0 / self._denominators(samples.xi, n, f)
         weights[1:] *= left_out
         weights /= weights.sum(axis=1, keepdims=True)
@@ -165,10 +183,7 @@ class Windows:
         np.add.at(n_b, (unit, window), 1.0)
         reduced = self.reduced_biases(points)
         p, f = solve_wham(n_s.sum(axis=0), n_b.sum(axis=0), reduced)
-        counts_k = leave_out_units(n_b)
-        solved = [solve_wham(s, b, reduced, f) for s, b in zip(leave_out_units(n_s), counts_k, strict=True)]
-        p_k, f_k = (np.stack(parts) for parts in zip(*solved, strict=True))
-        return _Solution(points, p, f, n_b.sum(axis=0), p_k, f_k, counts_k)
+        return _Solution(points, reduced, n_s, n_b, p, f)
 
 
 def _refined(grid: Grid) -> Grid:

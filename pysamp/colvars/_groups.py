@@ -61,6 +61,21 @@ class AbstractNeighborCV(AbstractCV):
         return Neighborhood(self.centers, self.neighbors, self.reach)
 
 
+class AbstractSwitchedCV(AbstractNeighborCV):
+    """Base class of those whose neighbours a switching function of the distance tells.
+
+    Attributes:
+        switch: the function.
+    """
+
+    switch: eqx.AbstractVar[AbstractSwitch]
+
+    @property
+    def reach(self) -> float | None:
+        """The end of the switching function."""
+        return self.switch.end
+
+
 class AbstractParticleCV(AbstractNeighborCV):
     """Base class of CVs that are the mean of a value that each particle has on account of its neighbours.
 

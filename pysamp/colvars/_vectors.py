@@ -51,6 +51,11 @@ def divide(a: Float[Array, "*b"], b: Float[Array, "*b"]) -> Float[Array, "*b"]:
     return jnp.where(defined, a / jnp.where(defined, b, 1.0), 0.0)
 
 
+def volume(box: Float[Array, "3 3"]) -> Float[Array, ""]:
+    """Volume that three vectors span, the rows of a matrix."""
+    return jnp.abs(dot(box[0], cross(box[1], box[2])))
+
+
 def torsion(b1: Float[Array, "*b 3"], b2: Float[Array, "*b 3"], b3: Float[Array, "*b 3"]) -> tuple[Array, Array]:
     """Sine and cosine of the torsion angle of three successive bonds, both times the same positive factor."""
     n1, n2 = cross(b1, b2), cross(b2, b3)

@@ -11,7 +11,7 @@ from ..errors import InvalidInputError
 from ..snapshot import Cell
 from ..system import System
 from ..units import as_array
-from ._vectors import cross, dot, norm
+from ._vectors import cross, dot, norm, volume
 from .base import AbstractCV, type_of_points
 
 __all__ = ["CellAngle", "CellLength", "Density", "Volume"]
@@ -60,7 +60,7 @@ class Volume(AbstractBoxCV):
 
     def __call__(self, x: Float[Array, "1 3"], cell: Cell) -> Float[Array, ""]:
         """The determinant of the box."""
-        return _volume(_box(cell, x))
+        return volume(_box(cell, x))
 
 
 class Density(AbstractBoxCV):
@@ -103,7 +103,7 @@ class Density(AbstractBoxCV):
         """Mass over volume."""
         if self.mass is None:
             raise InvalidInputError("Density takes its mass from the engine; to evaluate it without one give mass=....")
-        return jnp.asarray(self.mass, dtype=x.dtype) / _volume(_box(cell, x))
+        return jnp.asarray(self.mass, dtype=x.dtype) / volume(_box(cell, x))
 
 
 class CellLength(AbstractBoxCV):
@@ -183,7 +183,3 @@ def _box(cell: Cell, x: Float[Array, "1 3"]) -> Float[Array, "3 3"]:
     if cell.box is None:
         raise InvalidInputError("A CV of the box needs a periodic box, and there is none.")
     return jnp.asarray(cell.box, dtype=x.dtype)
-
-
-def _volume(box: Float[Array, "3 3"]) -> Float[Array, ""]:
-    return jnp.abs(dot(box[0], cross(box[1], box[2])))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from ..errors import InvalidInputError
 from ..snapshot import Cell
 from ..units import as_float
-from ._groups import AbstractNeighborCV, arranged, type_of_range
+from ._groups import AbstractNeighborCV, AbstractSwitchedCV, arranged, type_of_range
 from ._neighbors import NeighborList
 from ._vectors import arctan2, norm, sqrt
 from .base import AbstractCV, as_points, type_of_points
@@ -25,7 +25,7 @@ from .switching import AbstractSwitch, FermiSwitch
 __all__ = ["CoordinationNumber", "HydrogenBonds", "MinimumDistance"]
 
 
-class CoordinationNumber(AbstractNeighborCV):
+class CoordinationNumber(AbstractSwitchedCV):
     r"""Number of pairs that are in contact, within one group or between two.
 
     $$C = \sum_{i < j} s(r_{ij}) \qquad\text{or}\qquad C = \sum_{i \in A} \sum_{j \in B,\, j \ne i} s(r_{ij})$$
@@ -69,11 +69,6 @@ class CoordinationNumber(AbstractNeighborCV):
         self.atoms, self.centers, self.neighbors = arranged(atoms, others)
         self.switch = as_switch(switch, "switch")
         self.one_group = others is None
-
-    @property
-    def reach(self) -> float | None:
-        """The end of the switching function."""
-        return self.switch.end
 
     def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, ""]:
         """Sum of the switching function."""

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from ..errors import InvalidInputError
 from ..snapshot import Cell, _dot
-from ._groups import AbstractNeighborCV, AbstractParticleCV, arranged, type_of_range
+from ._groups import AbstractParticleCV, AbstractSwitchedCV, arranged, type_of_range
 from ._harmonics import as_degree, harmonics
 from ._neighbors import NeighborList
 from ._pairs import Pairs
@@ -32,7 +32,7 @@ from .switching import AbstractSwitch
 __all__ = ["AveragedSteinhardtQ", "GlobalSteinhardtQ", "LocalSteinhardtQ", "SteinhardtQ", "Tetrahedrality"]
 
 
-class SteinhardtQ(AbstractParticleCV):
+class SteinhardtQ(AbstractSwitchedCV, AbstractParticleCV):
     r"""Bond-orientational order of the neighbours of each particle, averaged over particles.
 
     $$Q_l = \frac{1}{N} \sum_i \sqrt{\frac{4\pi}{2l+1} \sum_m |q_{lm}(i)|^2}, \qquad q_{lm}(i) = \frac{1}{N_i} \sum_j
@@ -92,18 +92,13 @@ class SteinhardtQ(AbstractParticleCV):
         self.l, self.switch, self.normalized = as_degree(l), as_switch(switch, "switch"), bool(normalized)
         self.above = None if above is None else as_switch(above, "above")
 
-    @property
-    def reach(self) -> float | None:
-        """The end of the switching function."""
-        return self.switch.end
-
     def of_particles(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Float[Array, " n"]:
         """The order of each particle."""
         q, count = _bond_sums(self.pairs(x, cell, lists), self.l, self.switch)
         return _factor(self) * divide(_length(q), count)
 
 
-class AveragedSteinhardtQ(AbstractParticleCV):
+class AveragedSteinhardtQ(AbstractSwitchedCV, AbstractParticleCV):
     r"""Bond-orientational order of particles whose harmonics are averaged over their neighbours first, after Lechner and Dellago.
 
     $$\bar Q_l = \frac{1}{N} \sum_i \sqrt{\frac{4\pi}{2l+1} \sum_m |\bar q_{lm}(i)|^2}, \qquad \bar q_{lm}(i) =
@@ -149,11 +144,6 @@ class AveragedSteinhardtQ(AbstractParticleCV):
         self.l, self.switch, self.normalized = as_degree(l), as_switch(switch, "switch"), bool(normalized)
         self.above = None if above is None else as_switch(above, "above")
 
-    @property
-    def reach(self) -> float | None:
-        """The end of the switching function."""
-        return self.switch.end
-
     def of_particles(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Float[Array, " n"]:
         """The order of each particle."""
         pairs = self.pairs(x, cell, lists)
@@ -163,7 +153,7 @@ class AveragedSteinhardtQ(AbstractParticleCV):
         return _factor(self) * _length([a + b for a, b in zip(own, others, strict=True)]) / (1.0 + count)
 
 
-class LocalSteinhardtQ(AbstractParticleCV):
+class LocalSteinhardtQ(AbstractSwitchedCV, AbstractParticleCV):
     r"""How parallel the bond-orientational order of each particle is to that of its neighbours, after ten Wolde and others.
 
     $$S_l = \frac{1}{N} \sum_i \frac{1}{N_i} \sum_j s(r_{ij}) \operatorname{Re} \sum_m e_{lm}^*(i)\, e_{lm}(j), \qquad
@@ -208,11 +198,6 @@ class LocalSteinhardtQ(AbstractParticleCV):
         self.l, self.switch = as_degree(l), as_switch(switch, "switch")
         self.above = None if above is None else as_switch(above, "above")
 
-    @property
-    def reach(self) -> float | None:
-        """The end of the switching function."""
-        return self.switch.end
-
     def of_particles(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Float[Array, " n"]:
         """The order of each particle."""
         pairs = self.pairs(x, cell, lists)
@@ -222,7 +207,7 @@ class LocalSteinhardtQ(AbstractParticleCV):
         return divide(_dot(own, _over_neighbors(pairs, own, self.switch)), count)
 
 
-class GlobalSteinhardtQ(AbstractNeighborCV):
+class GlobalSteinhardtQ(AbstractSwitchedCV):
     r"""Bond-orientational order of all bonds together.
 
     $$Q_l = \sqrt{\frac{4\pi}{2l+1} \sum_m |Q_{lm}|^2}, \qquad Q_{lm} = \frac{\sum_{i,\, j \ne i} s(r_{ij})\,
@@ -270,18 +255,13 @@ class GlobalSteinhardtQ(AbstractNeighborCV):
                 "take an even l, or SteinhardtQ."
             )
 
-    @property
-    def reach(self) -> float | None:
-        """The end of the switching function."""
-        return self.switch.end
-
     def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, ""]:
         """The order."""
         q, count = _bond_sums(self.pairs(x, cell, lists), self.l, self.switch, total=True)
         return _factor(self) * divide(_length(q), count)
 
 
-class Tetrahedrality(AbstractParticleCV):
+class Tetrahedrality(AbstractSwitchedCV, AbstractParticleCV):
     r"""How tetrahedral the surroundings of each particle are, averaged over particles.
 
     $$q = \frac{1}{N} \sum_i \left[1 - \frac{9}{4}\, \frac{\sum_{j \ne k} s(r_{ij})\, s(r_{ik}) \left(u_{ij} \cdot u_{ik} +
@@ -327,11 +307,6 @@ class Tetrahedrality(AbstractParticleCV):
         self.atoms, self.centers, self.neighbors = arranged(atoms, neighbors)
         self.switch = as_switch(switch, "switch")
         self.above = None if above is None else as_switch(above, "above")
-
-    @property
-    def reach(self) -> float | None:
-        """The end of the switching function."""
-        return self.switch.end
 
     def of_particles(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Float[Array, " n"]:
         r"""The sums over pairs of neighbours, from sums over neighbours.

@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InvalidInputError
-from ..snapshot import Cell, _cross, _dot
+from ..snapshot import Cell
 from ..units import as_float
 from ._groups import AbstractNeighborCV, arranged, type_of_range
 from ._neighbors import NeighborList
+from ._vectors import volume
 from .base import type_of_points
 from .coordination import length
 
@@ -57,8 +58,7 @@ class AbstractRadial(AbstractNeighborCV):
             raise InvalidInputError(
                 f"Without a periodic box {type(self).__name__} needs the number density of the neighbours, density=..."
             )
-        a, b, c = (tuple(cell.box[i, k] for k in range(3)) for i in range(3))
-        return (self.neighbors[1] - self.neighbors[0]) / jnp.abs(_dot(a, _cross(b, c)))
+        return (self.neighbors[1] - self.neighbors[0]) / volume(jnp.asarray(cell.box))
 
 
 class PairEntropy(AbstractRadial):

@@ -132,12 +132,12 @@ class AbstractMethod(eqx.Module, Generic[State]):
     @property
     def periods(self) -> tuple[float | None, ...]:
         """Period of each component of ``xi``."""
-        return tuple(cv.period for cv in self.cvs for _ in range(cv.n_components))
+        return periods_of(self.cvs)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Label of each component of ``xi``."""
-        return tuple(label for cv in self.cvs for label in cv.labels)
+        return labels_of(self.cvs)
 
     def difference(self, xi: Float[Array, "*#b n"], reference: Any) -> Float[Array, "*#b n"]:
         """``xi - reference`` in CV space, the nearest image for periodic components."""
@@ -180,6 +180,22 @@ def periodic_difference(xi: Any, reference: Any, periods: Sequence[float | None]
     period = np.broadcast_to([1.0 if p is None else p for p in periods], shape)
     periodic = np.broadcast_to([0.0 if p is None else p for p in periods], shape)
     return difference - periodic * jnp.round(difference / period)
+
+
+def moving_center(start: Any, end: Any, step: Any, n_steps: Any, periods: Sequence[float | None]) -> Float[Array, " n"]:
+    """Where a restraint is that moves from ``start`` to ``end`` in ``n_steps`` steps, the short way round; 0 is at once."""
+    left = jnp.where(n_steps > 0, jnp.clip(1.0 - step / jnp.maximum(n_steps, 1), 0.0, 1.0), 0.0)
+    return jnp.asarray(end) - left * periodic_difference(end, start, periods)
+
+
+def periods_of(cvs: Sequence[AbstractCV]) -> tuple[float | None, ...]:
+    """Period of each component of some CVs."""
+    return tuple(cv.period for cv in cvs for _ in range(cv.n_components))
+
+
+def labels_of(cvs: Sequence[AbstractCV]) -> tuple[str, ...]:
+    """Label of each component of some CVs."""
+    return tuple(label for cv in cvs for label in cv.labels)
 
 
 def per_cv(value: Any, n: int, name: str) -> Float[np.ndarray, " n"]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..units import as_array
-from .base import AbstractMethod, Bias, Observation, as_cvs
+from .base import AbstractMethod, Bias, Observation, as_cvs, moving_center
 from .harmonic import HarmonicBias
 
 __all__ = ["UmbrellaSampling", "UmbrellaState"]
@@ -138,6 +138,5 @@ class UmbrellaSampling(AbstractMethod[UmbrellaState]):
         """Bias energy at ``xi`` [energy]."""
         center = jax.lax.dynamic_index_in_dim(jnp.asarray(self.centers), state.window, keepdims=False)
         kspring = jax.lax.dynamic_index_in_dim(jnp.asarray(self.kspring), state.window, keepdims=False)
-        left = jnp.clip(1.0 - state.step / jnp.maximum(self.pull_steps, 1), 0.0, 1.0) * (self.pull_steps > 0)
-        behind = left * self.difference(center, state.start)
-        return 0.5 * jnp.sum(kspring * self.difference(xi, center - behind) ** 2)
+        center = moving_center(state.start, center, state.step, self.pull_steps, self.periods)
+        return 0.5 * jnp.sum(kspring * self.difference(xi, center) ** 2)

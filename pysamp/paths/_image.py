@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..colvars.base import AbstractCV
-from ..methods.base import AbstractMethod, Bias, Observation
+from ..methods.base import AbstractMethod, Bias, Observation, moving_center
 
 __all__ = ["Image", "ImageState"]
 
@@ -97,9 +97,7 @@ class Image(AbstractMethod[ImageState]):
 
     def bias(self, state: ImageState, obs: Observation) -> Bias:
         """The spring."""
-        left = jnp.clip(1.0 - state.n_steps / jnp.maximum(state.n_moving, 1), 0.0, 1.0)
-        left = jnp.where(state.n_moving > 0, left, 0.0)
-        end, start = jnp.asarray(state.center), jnp.asarray(state.start)
-        d = self.difference(obs.xi, end - left * self.difference(end, start))
+        center = moving_center(state.start, state.center, state.n_steps, state.n_moving, self.periods)
+        d = self.difference(obs.xi, center)
         force = -jnp.asarray(state.strength) * self.kspring * d
         return Bias(-0.5 * jnp.sum(force * d), force)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from .._job import as_count
 from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
-from ..methods.base import as_cvs, per_cv, periodic_difference
+from ..methods.base import as_cvs, labels_of, per_cv, periodic_difference, periods_of
 from ..units import as_array, as_float, as_positive
 
 __all__ = ["AbstractString", "MeanForceString", "SwarmString"]
@@ -42,12 +42,12 @@ class AbstractString(eqx.Module):
     @property
     def periods(self) -> tuple[float | None, ...]:
         """Period of each component."""
-        return tuple(cv.period for cv in self.cvs for _ in range(cv.n_components))
+        return periods_of(self.cvs)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Label of each component."""
-        return tuple(label for cv in self.cvs for label in cv.labels)
+        return labels_of(self.cvs)
 
     def spaced(self, path: Float[np.ndarray, "p n"], n_images: int | None = None) -> Float[np.ndarray, "m n"]:
         """Images at equal distances along a path."""
