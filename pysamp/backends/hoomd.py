@@ -59,14 +59,6 @@ def box_vectors(box: hoomd.Box) -> Float[np.ndarray, "3 3"]:
     return np.array([[box.Lx, 0.0, 0.0], [box.xy * box.Ly, box.Ly, 0.0], [box.xz * z, box.yz * z, z]])
 
 
-def image_vectors(box: hoomd.Box) -> Float[np.ndarray, "3 3"]:
-    """By what a particle's position jumps where HOOMD counts an image; in two dimensions it also counts some along the third."""
-    rows = box_vectors(box)
-    if box.is2D:
-        rows[2] = 0.0
-    return rows
-
-
 def _check(simulation: hoomd.Simulation) -> None:
     integrator = simulation.operations.integrator
     if simulation.state is None:
@@ -189,7 +181,20 @@ def _lengths_and_tilts(rows: Float[np.ndarray, "3 3"], is_flat: bool) -> list[fl
 
 
 def _unwrapped(particles: Any, box: hoomd.Box) -> Float[np.ndarray, "n 3"]:
-    return np.asarray(particles.position, dtype=np.float64) + np.asarray(particles.image) @ image_vectors(box)
+    """Positions that do not jump at the borders of the box."""
+    images = np.asarray(particles.image)[:, : _dimensions(box)]
+    return _whole(np.asarray(particles.position, dtype=np.float64), images, box_vectors(box))
+
+
+def _whole(
+    positions: Float[np.ndarray, "k 3"], images: Int[np.ndarray, "k d"], box: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "k 3"]:
+    return positions + images @ box[: images.shape[1]]
+
+
+def _dimensions(box: hoomd.Box) -> int:
+    """In a box of two dimensions HOOMD counts images along the third as well, which mean nothing."""
+    return 2 if box.is2D else 3
 
 
 # --------------------------------------------------------------------------------------------------------- the bound
@@ -235,7 +240,8 @@ class _Memory:
             self.position, self.velocity, self.mass = map(
                 _array, (particles.position, particles.velocity, particles.mass)
             )
-            self.image, self.rtag = _array(particles.image), _array(particles.rtag)
+            self.image = _array(particles.image)[:, : _dimensions(state.box)]
+            self.rtag = _array(particles.rtag)
             self.net_force = _array(particles.net_force)
         if force is not None:
             with force.cpu_local_force_arrays as arrays:
@@ -273,6 +279,7 @@ class HoomdBound(Bound):
             n_atoms=len(self._tags),
             periodic=True,
             velocities=self._velocities,
+            image_axes=_dimensions(simulation.state.box),
             ramped=self._kT is not None,
         )
         self._seen, self._box_moves = -1, True
@@ -336,27 +343,26 @@ class HoomdBound(Bound):
         """Evaluate the bias and write it into the arrays of the force."""
         memory = self._memory
         if memory is None or self._box_moves:
-            box = self._simulation.state.box
-            self._box, self._image_vectors = box_vectors(box), image_vectors(box)
+            self._box = box_vectors(self._simulation.state.box)
         if memory is None:
             memory = self._memory = _Memory(self._simulation.state, self._force)
         index = memory.rtag[self._tags]
-        positions = memory.position[index] + memory.image[index] @ self._image_vectors
+        positions, images = memory.position[index], memory.image[index]
         velocities = memory.velocity[index] if self._velocities else None
         kT = None if self._kT is None else self._kT(timestep)
         if self._callback.is_running:
             kind = SAME_STEP if timestep == self._seen else NEW_STEP
-            packed = self._callback(kind, positions, self._box, velocities, kT)
+            packed = self._callback(kind, positions, self._box, velocities, images, kT)
             self._seen = timestep
         else:
             self._memory = None  # nobody looks after it outside a run
-            packed = self._loop.evaluate(Particles(positions, self._box, velocities, kT))
+            packed = self._loop.evaluate(Particles(_whole(positions, images, self._box), self._box, velocities, kT))
         if not math.isfinite(packed.sum()):
             raise FloatingPointError("a bias energy or force is not finite")
-        n = len(index)
-        memory.force[index] = packed[1:-6].reshape(n, 3)
-        memory.energy[index] = packed[0] / n  # HOOMD has both per particle; their sums are what counts
-        memory.virial[index] = packed[-6:] / n
+        memory.force[index] = packed[1:-6].reshape(-1, 3)
+        first = index[0]  # HOOMD has both for each particle; it is their sums that count
+        memory.energy[first] = packed[0]
+        memory.virial[first] = packed[-6:]
 
     @property
     def arrays(self) -> Mapping[str, View]:
