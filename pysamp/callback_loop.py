@@ -28,15 +28,18 @@ class CallbackLoop:
         n_atoms: number of the sampler's atoms.
         periodic: whether there is a box.
         velocities: whether velocities are handed over.
+        energy: whether the engine's potential energy is handed over.
     """
 
-    def __init__(self, loop: Loop, *, n_atoms: int, periodic: bool, velocities: bool):
+    def __init__(self, loop: Loop, *, n_atoms: int, periodic: bool, velocities: bool, energy: bool = False):
         self._loop = loop
         self._box = slice(2, 11) if periodic else None
         start = 11 if periodic else 2
         self._positions = slice(start, start + 3 * n_atoms)
         self._velocities = slice(start + 3 * n_atoms, start + 6 * n_atoms) if velocities else None
-        self._handed = np.zeros(start + (6 if velocities else 3) * n_atoms)
+        size = start + (6 if velocities else 3) * n_atoms
+        self._energy = size if energy else None
+        self._handed = np.zeros(size + energy)
         self.has_stopped = False
         self._layout: Any = None
         self._packed: list | None = None
@@ -67,9 +70,14 @@ class CallbackLoop:
             self._loop.make_room()
 
     def __call__(
-        self, kind: int, positions: ArrayLike, box: ArrayLike | None, velocities: ArrayLike | None
+        self,
+        kind: int,
+        positions: ArrayLike,
+        box: ArrayLike | None,
+        velocities: ArrayLike | None,
+        energy: float | None = None,
     ) -> Float[np.ndarray, " m"]:
-        """One force evaluation; returns the bias energy followed by the forces. ``has_stopped`` tells of the sampler."""
+        """One force evaluation; returns ``BiasForces.packed()``. ``has_stopped`` tells of the sampler."""
         handed = self._handed
         handed[0] = kind
         handed[self._positions] = np.ravel(positions)
@@ -77,6 +85,8 @@ class CallbackLoop:
             handed[self._box] = np.ravel(box)
         if self._velocities is not None and velocities is not None:
             handed[self._velocities] = np.ravel(velocities)
+        if self._energy is not None and energy is not None:
+            handed[self._energy] = energy
         if self._packed is None:
             raise RuntimeError("start() was not called")
         with jax.enable_x64(True):
@@ -106,10 +116,11 @@ class CallbackLoop:
             handed[self._positions].reshape(-1, 3),
             None if self._box is None else handed[self._box].reshape(3, 3),
             None if self._velocities is None else handed[self._velocities].reshape(-1, 3),
+            None if self._energy is None else handed[self._energy],
         )
         sampler = self._loop.sampler
         state, log, forces = take_turn(sampler, state, log, kind, particles, log_every)
-        result = jnp.append(forces.energy, forces.forces)
+        result = forces.packed()
         if sampler.stops:
             result = jnp.append(result, sampler.stopped(state).astype(result.dtype))
         return (*self._pack(jax.tree.leaves((state, log))), result)

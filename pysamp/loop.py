@@ -273,8 +273,7 @@ def _run_loop(
 
 @jax.jit
 def _evaluate(sampler: Sampler, state: SamplerState, particles: Particles) -> Float[Array, " m"]:
-    forces = sampler.evaluate(state, particles)
-    return jnp.append(forces.energy, forces.forces)
+    return sampler.evaluate(state, particles).packed()
 
 
 @partial(jax.jit, static_argnames="batched")
@@ -379,7 +378,7 @@ class Loop:
         return call(False)
 
     def evaluate(self, particles: Particles) -> Float[np.ndarray, " m"]:
-        """The present bias at other positions: its energy followed by the forces."""
+        """The present bias at other positions, as ``BiasForces.packed``."""
         with jax.enable_x64(True):
             return np.array(_evaluate(self.sampler, self.state, particles))
 

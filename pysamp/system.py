@@ -23,6 +23,8 @@ class System(eqx.Module):
         reduction: ``Cell.of(box).reduction`` of a box without right angles, which makes its minimum image cheap; or None.
         constraints: pairs of particles whose distance is constrained.
         massless: particles that follow others (virtual sites), on which no momentum can be defined.
+        hands_over_energy: whether the backend hands over the engine's potential energy (``Particles.energy``) and heeds
+            ``BiasForces.slope``.
     """
 
     masses: Float[np.ndarray, " n"]
@@ -34,3 +36,4 @@ class System(eqx.Module):
     reduction: type_of_reduction | None = None
     constraints: Int[np.ndarray, "m 2"] = eqx.field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
     massless: frozenset[int] = frozenset()
+    hands_over_energy: bool = False
