@@ -98,11 +98,11 @@ class Clock:
     def __init__(self, function: Callable):
         self.function, self.spent = function, 0.0
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **options: Any) -> Any:
         """Call the function."""
         start = time.perf_counter()
         try:
-            return self.function(*args)
+            return self.function(*args, **options)
         finally:
             self.spent += time.perf_counter() - start
 
@@ -118,9 +118,9 @@ class Callback:
     def __init__(self, callback: CallbackLoop):
         self._callback, self.clock = callback, Clock(callback)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **options: Any) -> Any:
         """Call the compiled bias."""
-        return self.clock(*args)
+        return self.clock(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._callback, name)

@@ -25,6 +25,7 @@ class _Places(NamedTuple):
     velocities: slice | None
     images: slice | None
     kT: int | None
+    energy: int | None
 
 
 def _shared(size: int) -> tuple[Float[np.ndarray, " m"], Float[Array, " m"]]:
@@ -50,23 +51,33 @@ class CallbackLoop:
         velocities: whether velocities are handed over.
         image_axes: along how many axes of the box positions are wrapped and come with images; 0 for none.
         ramped: whether the thermal energy is handed over.
+        energy: whether the engine's potential energy is handed over.
     """
 
     def __init__(
-        self, loop: Loop, *, n_atoms: int, periodic: bool, velocities: bool, image_axes: int = 0, ramped: bool = False
+        self,
+        loop: Loop,
+        *,
+        n_atoms: int,
+        periodic: bool,
+        velocities: bool,
+        image_axes: int = 0,
+        ramped: bool = False,
+        energy: bool = False,
     ):
         self._loop = loop
         start = 11 if periodic else 2
         end = start + 3 * n_atoms
         last = end + 3 * n_atoms * velocities
         size = last + image_axes * n_atoms
-        self._handed, self._handed_to_jax = _shared(size + ramped)
+        self._handed, self._handed_to_jax = _shared(size + ramped + energy)
         self._places = _Places(
             positions=slice(start, end),
             box=slice(2, 11) if periodic else None,
             velocities=slice(end, last) if velocities else None,
             images=slice(last, size) if image_axes else None,
             kT=size if ramped else None,
+            energy=size + ramped if energy else None,
         )
         self._positions = self._handed[start:end].reshape(n_atoms, 3)
         self._box = self._handed[2:start].reshape(-1, 3)
@@ -109,8 +120,10 @@ class CallbackLoop:
         positions: Float[np.ndarray, "k 3"],
         box: Float[np.ndarray, "3 3"] | None,
         velocities: Float[np.ndarray, "k 3"] | None,
+        *,
         images: Int[np.ndarray, "k _"] | None = None,
         kT: float | None = None,
+        energy: float | None = None,
     ) -> Float[np.ndarray, " m"]:
         """One force evaluation; returns ``BiasForces.packed``. ``has_stopped`` tells of the sampler."""
         if self._packed is None:
@@ -123,8 +136,10 @@ class CallbackLoop:
             self._velocities[:] = velocities
         if images is not None:
             self._images[:] = images
-        if kT is not None:
-            self._handed[-1] = kT
+        if self._places.kT is not None:
+            self._handed[self._places.kT] = kT
+        if self._places.energy is not None:
+            self._handed[self._places.energy] = energy
         with jax.enable_x64(True):
             small, large = self._packed
             *self._packed, forces = self._loop.compile_as_one_function(
@@ -158,6 +173,7 @@ class CallbackLoop:
             x,
             box,
             None if places.velocities is None else handed[places.velocities].reshape(-1, 3),
+            None if places.energy is None else handed[places.energy],
             None if places.kT is None else handed[places.kT],
         )
         sampler = self._loop.sampler

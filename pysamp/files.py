@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from . import colvars, methods
 from ._serial import from_arrays, on_host, to_arrays
 from .checkpoint import replace_file
-from .colvars.base import AbstractCV, Group, type_of_points
+from .colvars.base import AbstractCV, Energy, Group, type_of_points
 from .errors import CheckpointError, InvalidInputError
 from .grids import Grid
 from .methods.base import AbstractMethod, Observation
@@ -220,6 +220,7 @@ class _Unknown:
 _CLASSES: dict[str, type] = {
     **{name: getattr(colvars, name) for name in colvars.__all__ if isinstance(getattr(colvars, name), type)},
     **{name: getattr(methods, name) for name in methods.__all__ if isinstance(getattr(methods, name), type)},
+    "Energy": Energy,
     "Grid": Grid,
     "Group": Group,
     "StoredCV": StoredCV,

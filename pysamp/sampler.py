@@ -1,6 +1,7 @@
 """The one pure function that runs once per time step: from particles to biased forces, and the only place with the chain rule."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from .colvars._neighbors import NeighborList, with_room
-from .colvars.base import AbstractCV, Group, evaluated
-from .errors import InvalidInputError
+from .colvars.base import AbstractCV, Energy, Group, evaluated
+from .errors import InvalidInputError, UnsupportedError
 from .methods.base import AbstractMethod, Bias, Observation
 from .snapshot import Cell, Snapshot, type_of_reduction
 from .system import System
@@ -34,13 +35,23 @@ class Particles(eqx.Module):
         positions: [length].
         box: box vectors as rows [length], or None.
         velocities: velocities half a step before the positions [length/time], or None where no method asks for them.
+        energy: potential energy of the engine without the bias [energy], or None where no CV asks for it.
         kT: thermal energy at this step, where a thermostat changes it during a run [energy]; None for the sampler's.
     """
 
     positions: Float[Array | np.ndarray, "... k 3"]
     box: Float[Array | np.ndarray, "... 3 3"] | None = None
     velocities: Float[Array | np.ndarray, "... k 3"] | None = None
+    energy: Float[Array | np.ndarray, "..."] | None = None
     kT: Float[Array | np.ndarray, "..."] | None = None
+
+    @property
+    def points(self) -> Float[Array | np.ndarray, "m 3"]:
+        """The positions of one replica and, where the energy was handed over, one more row: (energy, 0, 0)."""
+        if self.energy is None:
+            return self.positions
+        row = jnp.zeros((1, 3), dtype=jnp.result_type(self.positions)).at[0, 0].set(self.energy)
+        return jnp.concatenate([jnp.asarray(self.positions), row])
 
 
 class BiasForces(eqx.Module):
@@ -51,18 +62,24 @@ class BiasForces(eqx.Module):
         forces: force on each of the sampler's atoms [energy/length].
         virial: minus the derivative of the energy with respect to a strain of positions and box together [energy], where
             the engine wants it.
+        slope: derivative of the bias energy with respect to the engine's potential energy, or None where no CV asks for that
+            energy. The engine must add ``slope`` times its own forces (and virial), on all particles.
     """
 
     energy: Float[Array, ""]
     forces: Float[Array, "k 3"]
     virial: Float[Array, "3 3"] | None = None
+    slope: Float[Array, ""] | None = None
 
     @property
     def packed(self) -> Float[Array, " m"]:
-        """Energy, forces, and what of the virial is above and on the diagonal (xx, xy, xz, yy, yz, zz) in one array."""
-        if self.virial is None:
-            return jnp.append(self.energy, self.forces)
-        return jnp.concatenate([self.energy[None], self.forces.reshape(-1), self.virial[np.triu_indices(3)]])
+        """One array: energy, forces, of the virial what is above and on the diagonal (xx, xy, xz, yy, yz, zz), slope."""
+        parts = [self.energy[None], self.forces.reshape(-1)]
+        if self.virial is not None:
+            parts.append(self.virial[np.triu_indices(3)])
+        if self.slope is not None:
+            parts.append(self.slope[None])
+        return jnp.concatenate(parts)
 
 
 type_of_lists = tuple[tuple[tuple[NeighborList, ...], ...], ...]
@@ -180,10 +197,12 @@ class Sampler(eqx.Module):
         atoms: indices of the particles that the engine hands over, each once.
         kT: thermal energy [energy].
         needs_velocities: whether the engine must hand over velocities.
+        needs_energy: whether the engine must hand over its potential energy.
     """
 
     methods: tuple[AbstractMethod, ...]
     atoms: tuple[int, ...] = eqx.field(static=True)
+    needs_energy: bool = eqx.field(static=True)
     kT: Float[np.ndarray, ""]
     timestep: Float[np.ndarray, ""]
     momentum_timestep: Float[np.ndarray, ""] | None
@@ -201,12 +220,14 @@ class Sampler(eqx.Module):
         Raises:
             InvalidInputError: if an atom does not exist, kT is needed but not known, or a method asks for momenta that the
                 system cannot give.
+            UnsupportedError: if a CV asks for the potential energy and the engine does not hand it over.
         """
         methods = as_methods(methods)
         n_particles = len(system.masses)
         for method in methods:
             for cv in method.cvs:
                 _check_atoms(cv, n_particles)
+        needs_energy = _needs_energy(methods, system)
         methods = tuple(_resolved(method, system) for method in methods)
         order: dict[int, int] = {}
         for method in methods:
@@ -237,6 +258,7 @@ class Sampler(eqx.Module):
         return cls(
             methods=methods,
             atoms=tuple(order),
+            needs_energy=needs_energy,
             kT=np.asarray(kT, dtype=np.float64),
             timestep=np.asarray(system.timestep, dtype=np.float64),
             momentum_timestep=None
@@ -289,12 +311,13 @@ class Sampler(eqx.Module):
 
     def particles(self, snapshot: Snapshot) -> Particles:
         """The sampler's particles in a snapshot of the whole system."""
-        atoms = np.asarray(self.atoms)
+        atoms = np.asarray(self.atoms, dtype=np.int64)
         velocities = None
         if self.needs_velocities and snapshot.velocities is not None:
             velocities = jnp.asarray(snapshot.velocities[atoms])
         box = jnp.asarray(snapshot.box) if self.periodic else None
-        return Particles(jnp.asarray(snapshot.positions[atoms]), box, velocities)
+        energy = jnp.asarray(snapshot.energy) if self.needs_energy and snapshot.energy is not None else None
+        return Particles(jnp.asarray(snapshot.positions[atoms]), box, velocities, energy)
 
     def reserve(self, state: SamplerState, n_steps: int) -> SamplerState:
         """Room in the state for ``n_steps`` more steps."""
@@ -381,7 +404,8 @@ class Sampler(eqx.Module):
 
         def trace() -> dict[str, Float[Array, ""]]:
             x = jnp.zeros((len(self.atoms), 3))
-            return self.diagnostics(self.init(Particles(x, jnp.eye(3) if self.periodic else None, x)))
+            energy = jnp.zeros(()) if self.needs_energy else None
+            return self.diagnostics(self.init(Particles(x, jnp.eye(3) if self.periodic else None, x, energy)))
 
         with jax.enable_x64(True):
             return tuple(jax.eval_shape(trace))
@@ -398,12 +422,12 @@ class Sampler(eqx.Module):
 
     def _renewed(self, lists: type_of_lists, particles: Particles) -> type_of_lists:
         """The neighbour lists for the present positions."""
-        cell = self.cell(particles.box)
+        cell, all_points = self.cell(particles.box), self._points(particles)
 
         def renewed(cv: AbstractCV, points: _Points, lists: tuple[NeighborList, ...]) -> tuple[NeighborList, ...]:
             if not lists:
                 return ()
-            x = points(particles.positions, cell)
+            x = points(all_points, cell)
             return tuple(old.renewed(pairs, x, cell) for old, pairs in zip(lists, cv.neighborhoods, strict=True))
 
         return tuple(
@@ -411,11 +435,25 @@ class Sampler(eqx.Module):
             for method, points, of_method in zip(self.methods, self.points, lists, strict=True)
         )
 
-    def _xi(self, index: int, particles: Particles, lists: type_of_lists | None = None) -> Float[Array, " n"]:
-        cell = self.cell(particles.box)
-        values = []
+    def _points(self, particles: Particles) -> Float[Array | np.ndarray, "m 3"]:
+        if self.needs_energy and particles.energy is None:
+            raise InvalidInputError(
+                "A CV takes the engine's potential energy, which these particles or this snapshot do not hold. Snapshots of a "
+                "simulation that is bound to the CV do; otherwise give energy=..., in the engine's unit."
+            )
+        return particles.points
+
+    def _xi(
+        self,
+        index: int,
+        particles: Particles,
+        lists: type_of_lists | None = None,
+        all_points: Float[Array, "m 3"] | None = None,
+    ) -> Float[Array, " n"]:
+        cell, values = self.cell(particles.box), []
+        places = self._points(particles) if all_points is None else all_points
         for k, (cv, points) in enumerate(zip(self.methods[index].cvs, self.points[index], strict=True)):
-            x = points(particles.positions, cell)
+            x = points(places, cell)
             try:
                 value = evaluated(cv, x, cell, () if lists is None else lists[index][k])
                 value = jnp.asarray(value, dtype=jnp.result_type(float))
@@ -442,18 +480,19 @@ class Sampler(eqx.Module):
         observations, pullbacks = [], []
         for i, momenta in enumerate(self.momenta):
 
-            def xi_of(x: Float[Array, "k 3"], *box: Float[Array, "3 3"], i: int = i) -> Float[Array, " n"]:
-                return self._xi(i, Particles(x, *(box or [particles.box])), lists)
+            def xi_of(x: Float[Array, "m 3"], *box: Float[Array, "3 3"], i: int = i) -> Float[Array, " n"]:
+                return self._xi(i, replace(particles, box=box[0]) if box else particles, lists, x)
 
-            xi, pullback = jax.vjp(xi_of, particles.positions, *([particles.box] if self.wants_virial else []))
+            xi, pullback = jax.vjp(xi_of, self._points(particles), *([particles.box] if self.wants_virial else []))
             momentum, inverse_mass = jnp.zeros_like(xi), None
             if momenta is not None:
                 unit = jnp.eye(xi.size, dtype=xi.dtype)
                 jacobian, *of_box = (jnp.stack(rows) for rows in zip(*map(pullback, unit), strict=True))
+                by_atoms = jacobian[:, : len(self.atoms)]
                 if "momentum" in self.methods[i].needs:
-                    momentum = momenta(jacobian, particles, cell)
+                    momentum = momenta(by_atoms, particles, cell)
                 if "inverse_mass" in self.methods[i].needs:
-                    inverse_mass = momenta.inverse_mass(jacobian, particles, cell)
+                    inverse_mass = momenta.inverse_mass(by_atoms, particles, cell)
                 pullbacks.append(
                     lambda force, all=(jacobian, *of_box): [jnp.sum(force[:, None, None] * j, axis=0) for j in all]
                 )
@@ -466,16 +505,18 @@ class Sampler(eqx.Module):
             )
         return observations, pullbacks
 
-    @staticmethod
-    def _assemble(biases: Sequence[Bias], pullbacks: Sequence[Callable], particles: Particles) -> BiasForces:
+    def _assemble(self, biases: Sequence[Bias], pullbacks: Sequence[Callable], particles: Particles) -> BiasForces:
         of_methods = [pullback(bias.force) for bias, pullback in zip(biases, pullbacks, strict=True)]
         energy = reduce(add, (bias.energy for bias in biases))
         forces, *on_box = (reduce(add, terms) for terms in zip(*of_methods, strict=True))
-        if not on_box or particles.box is None:
-            return BiasForces(energy, forces)
-        r = jnp.concatenate([particles.positions, particles.box])  # a strain takes both with it
-        f = jnp.concatenate([forces, *on_box])
-        return BiasForces(energy, forces, jnp.sum(r[:, :, None] * f[:, None, :], axis=0))
+        slope = virial = None
+        if self.needs_energy:
+            forces, slope = forces[:-1], -forces[-1, 0]
+        if on_box and particles.box is not None:  # a strain takes positions and box with it
+            r = jnp.concatenate([particles.positions, particles.box])
+            f = jnp.concatenate([forces, *on_box])
+            virial = jnp.sum(r[:, :, None] * f[:, None, :], axis=0)
+        return BiasForces(energy, forces, virial, slope)
 
 
 def no_lists(methods: Sequence[AbstractMethod]) -> type_of_lists:
@@ -507,7 +548,28 @@ def as_methods(methods: Any) -> tuple[AbstractMethod, ...]:
 
 
 def _indices(cv: AbstractCV) -> tuple[int, ...]:
-    return tuple(i for point in cv.atoms for i in (point.indices if isinstance(point, Group) else (point,)))
+    points = (point for point in cv.atoms if not isinstance(point, Energy))
+    return tuple(i for point in points for i in (point.indices if isinstance(point, Group) else (point,)))
+
+
+def _needs_energy(methods: Sequence[AbstractMethod], system: System) -> bool:
+    """Whether a CV takes the engine's potential energy."""
+    takers = [(m, cv) for m in methods for cv in m.cvs if any(isinstance(point, Energy) for point in cv.atoms)]
+    if not takers:
+        return False
+    if not system.hands_over_energy:
+        raise UnsupportedError(
+            f"{takers[0][1].name} takes the engine's potential energy, which pysamp does not get from this engine: it does so "
+            "from OpenMM and pysamp.backends.toy. Build the simulation in OpenMM, or write the part of the energy that "
+            "matters as a CV of your own: custom(function, atoms=[...])."
+        )
+    for method, cv in takers:
+        if {"momentum", "inverse_mass"} & method.needs:
+            raise UnsupportedError(
+                f"{type(method).__name__} needs the momentum of {cv.name}, which takes the derivatives of the engine's energy "
+                "with respect to all particles. Use Metadynamics, OPES or ExtendedABF, which need none."
+            )
+    return True
 
 
 def _check_atoms(cv: AbstractCV, n_particles: int) -> None:
@@ -528,7 +590,10 @@ def _locate(cv: AbstractCV, order: dict[int, int], system: System) -> _Points:
     groups, weights, whole = [], [], []
     for point in cv.atoms:
         whole.append(isinstance(point, Group) and _is_in_one_molecule(point.indices, system.molecules))
-        if isinstance(point, Group):
+        if isinstance(point, Energy):
+            groups.append((len(order),))  # after all atoms
+            weights.append(None)
+        elif isinstance(point, Group):
             groups.append(tuple(order[i] for i in point.indices))
             weight = system.masses[list(point.indices)] if point.weights is None else np.asarray(point.weights)
             if not weight.sum() > 0:

@@ -205,6 +205,7 @@ class Snapshot(eqx.Module):
         box: box vectors as rows [length], or None.
         step: the engine's step count.
         engine: the engine's own checkpoint as bytes, from which a run goes on exactly, or None.
+        energy: potential energy without the bias [energy], where a CV asks for it, else None.
     """
 
     positions: Float[Array | np.ndarray, "n 3"]
@@ -213,6 +214,7 @@ class Snapshot(eqx.Module):
     box: Float[Array | np.ndarray, "3 3"] | None = None
     step: int | Int[Array | np.ndarray, ""] = 0
     engine: Array | np.ndarray | None = None
+    energy: Float[Array | np.ndarray, ""] | None = None
 
     @property
     def cell(self) -> Cell:

@@ -26,6 +26,8 @@ class System(eqx.Module):
         molecules: number of the molecule of each particle, -1 where it has none; where the engine's positions do not jump at the
             borders of the box, so that a group within one molecule is whole. None if nothing is known.
         wants_virial: whether the engine needs the virial of the bias.
+        hands_over_energy: whether the backend hands over the engine's potential energy (``Particles.energy``) and heeds
+            ``BiasForces.slope``.
     """
 
     masses: Float[np.ndarray, " n"]
@@ -39,3 +41,4 @@ class System(eqx.Module):
     massless: frozenset[int] = frozenset()
     molecules: Int[np.ndarray, " n"] | None = None
     wants_virial: bool = False
+    hands_over_energy: bool = False

@@ -352,11 +352,12 @@ class HoomdBound(Bound):
         kT = None if self._kT is None else self._kT(timestep)
         if self._callback.is_running:
             kind = SAME_STEP if timestep == self._seen else NEW_STEP
-            packed = self._callback(kind, positions, self._box, velocities, images, kT)
+            packed = self._callback(kind, positions, self._box, velocities, images=images, kT=kT)
             self._seen = timestep
         else:
             self._memory = None  # nobody looks after it outside a run
-            packed = self._loop.evaluate(Particles(_whole(positions, images, self._box), self._box, velocities, kT))
+            x = _whole(positions, images, self._box)
+            packed = self._loop.evaluate(Particles(x, self._box, velocities, kT=None if kT is None else np.asarray(kT)))
         if not math.isfinite(packed.sum()):
             raise FloatingPointError("a bias energy or force is not finite")
         memory.force[index] = packed[1:-6].reshape(-1, 3)

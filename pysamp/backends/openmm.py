@@ -36,6 +36,7 @@ from ..snapshot import Cell, Snapshot
 from ..system import System
 from ._interrupt import interrupts_deferred
 from .base import Bound
+from .openmm_energy import EnergyCopy
 from .view import View
 
 __all__ = ["PythonForceRoute"]
@@ -152,6 +153,7 @@ def _describe(simulation: Any) -> System:
         reduction=_AS_IT_IS if cell.orthorhombic and flexible else cell.reduction,
         constraints=np.array(constraints, dtype=np.int64).reshape(-1, 2),
         massless=frozenset(i for i in range(n) if system.isVirtualSite(i)),
+        hands_over_energy=True,
     )
 
 
@@ -357,6 +359,10 @@ class OpenMMBound(Bound):
     def states(self, states: Sequence[SamplerState]) -> None:
         self._loop.states = states
 
+    def _energy(self) -> Float[np.ndarray, ""] | None:
+        """Potential energy without the bias, where the sampler needs it."""
+        return None
+
     def snapshots(self) -> list[Snapshot]:
         """Positions, velocities, box, step, and OpenMM's own checkpoint."""
         state = self._context.getState(getPositions=True, getVelocities=True)
@@ -370,6 +376,7 @@ class OpenMMBound(Bound):
                 else None,
                 step=state.getStepCount(),
                 engine=np.frombuffer(self._context.createCheckpoint(), dtype=np.uint8),
+                energy=self._energy(),
             )
         ]
 
@@ -541,13 +548,19 @@ class PythonForceBound(OpenMMBound):
 
     def _add_force(self) -> None:
         force = openmm.PythonForce(self._compute)
-        force.setParticles(list(self.sampler.atoms))
+        self._copy = EnergyCopy(self._context) if self.sampler.needs_energy else None
+        if self._copy is None:  # else all particles feel a bias
+            force.setParticles(list(self.sampler.atoms))
         force.setUsesPeriodicBoundaryConditions(self.system.periodic)
-        self._atoms = np.asarray(self.sampler.atoms)
+        self._atoms = np.asarray(self.sampler.atoms, dtype=np.int64)
         self._periodic, self._velocities = self.system.periodic, self.sampler.needs_velocities
-        self._positions = np.zeros((len(self._atoms), 3))
+        self._positions = np.zeros((len(self._atoms if self._copy is None else self.system.masses), 3))
         self._callback = CallbackLoop(
-            self._loop, n_atoms=len(self._atoms), periodic=self._periodic, velocities=self._velocities
+            self._loop,
+            n_atoms=len(self._atoms),
+            periodic=self._periodic,
+            velocities=self._velocities,
+            energy=self._copy is not None,
         )
         self._last_step = -1
         self._not_finite = False
@@ -558,22 +571,41 @@ class PythonForceBound(OpenMMBound):
         # getPositions(asNumpy=True) costs 8 us more, with its units and caches
         state._getVectorAsNumpy(openmm.State.Positions, positions)
         box = state.getPeriodicBoxVectors(asNumpy=True)._value if self._periodic else None
-        velocities = None
+        velocities = energy = None
+        forces = np.zeros((0, 3))
+        if self._copy is not None:
+            energy, forces = self._copy(positions, box, state.getParameters())
+            positions = positions[self._atoms]
         if self._velocities:
             everything = self._context.getState(getVelocities=True).getVelocities(asNumpy=True)._value
             velocities = everything[self._atoms]
         if self._callback.is_running:
             step = state.getStepCount()
-            packed = self._callback(SAME_STEP if step == self._last_step else NEW_STEP, positions, box, velocities)
+            kind = SAME_STEP if step == self._last_step else NEW_STEP
+            packed = self._callback(kind, positions, box, velocities, energy=energy)
             self._last_step = step
         else:
-            packed = self._loop.evaluate(Particles(positions, box, velocities))
+            handed = None if energy is None else np.asarray(energy)
+            packed = self._loop.evaluate(Particles(positions, box, velocities, handed))
         if not math.isfinite(packed.sum()):
             self._not_finite = True
             raise FloatingPointError("a bias energy or force is not finite")
         if self._callback.has_stopped:
             raise _StoppedError
-        return float(packed[0]), packed[1:].reshape(-1, 3)
+        if self._copy is None:
+            return float(packed[0]), packed[1:].reshape(-1, 3)
+        forces = packed[-1] * forces
+        forces[self._atoms] += packed[1:-1].reshape(-1, 3)
+        return float(packed[0]), forces
+
+    def _energy(self) -> Float[np.ndarray, ""] | None:
+        """Potential energy without the bias, where the sampler needs it."""
+        if self._copy is None:
+            return None
+        state = self._context.getState(getPositions=True, getParameters=True)
+        positions = state.getPositions(asNumpy=True)._value
+        box = state.getPeriodicBoxVectors(asNumpy=True)._value if self._periodic else None
+        return np.asarray(self._copy(positions, box, state.getParameters())[0])
 
     def _advance(self, n_steps: int, log_every: int) -> None:
         self._last_step, self._not_finite = -1, False
@@ -650,6 +682,9 @@ def _needs_own_thread() -> bool:
 def _route(context: openmm.Context, sampler: Sampler) -> type[OpenMMBound]:
     prefer_synchronous_dispatch()
     platform = context.getPlatform().getName()
+    if sampler.needs_energy:
+        _LOGGER.info("OpenMM %s platform: bias through PythonForce, energy from a second Context", platform)
+        return PythonForceBound
     if platform in ("Reference", "CPU"):
         native, reason = _load_native()
         if native is not None:

@@ -116,6 +116,7 @@ class _Engine(AbstractEngine):
     box: Float[Array, "3 3"] | None
     atoms: tuple[int, ...] = eqx.field(static=True)
     velocities_too: bool = eqx.field(static=True)
+    energy_too: bool = eqx.field(static=True)
     held: Bool[Array, " r"] | None = None
 
     def hold(self, stopped: Bool[Array, " r"]) -> "_Engine":
@@ -142,7 +143,9 @@ class _Engine(AbstractEngine):
         """One step under the potential's and the bias forces; a bias that is not finite ends the run."""
         kT, timestep, friction = self.parameters
         gradient = jax.vmap(jax.grad(self.potential))(self.x)
-        total = (-gradient).at[:, np.asarray(self.atoms)].add(forces.forces)
+        if forces.slope is not None:
+            gradient = gradient * (1.0 + forces.slope)[:, None, None]
+        total = (-gradient).at[:, np.asarray(self.atoms, dtype=np.int64)].add(forces.forces)
         masses = self.masses[None, :, None]
         keep = jnp.exp(-friction * timestep)
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(jax.random.wrap_key_data(self.keys), self.step)
@@ -168,10 +171,11 @@ class _Engine(AbstractEngine):
         return engine, (jnp.where(going, NEW_STEP, FINISHED).astype(jnp.int32), engine._particles())
 
     def _particles(self) -> Particles:
-        atoms = np.asarray(self.atoms)
+        atoms = np.asarray(self.atoms, dtype=np.int64)
         r = self.x.shape[0]
         box = None if self.box is None else jnp.broadcast_to(self.box[None], (r, 3, 3))
-        return Particles(self.x[:, atoms], box, self.v[:, atoms] if self.velocities_too else None)
+        energy = jax.vmap(self.potential)(self.x) if self.energy_too else None
+        return Particles(self.x[:, atoms], box, self.v[:, atoms] if self.velocities_too else None, energy)
 
 
 class ToyBound(Bound):
@@ -201,6 +205,7 @@ class ToyBound(Bound):
                 box=None if first.box is None else jnp.asarray(first.box),
                 atoms=sampler.atoms,
                 velocities_too=sampler.needs_velocities,
+                energy_too=sampler.needs_energy,
                 held=jnp.zeros(self.n_replicas, dtype=bool) if sampler.stops else None,
             )
         self.states = self.initial_states(range(self.n_replicas))
@@ -222,11 +227,13 @@ class ToyBound(Bound):
     @property
     def arrays(self) -> Mapping[str, Array]:
         """Positions, velocities and masses of all replicas, and the forces of potential and bias."""
-        atoms = np.asarray(self.sampler.atoms)
+        atoms = np.asarray(self.sampler.atoms, dtype=np.int64)
         with jax.enable_x64(True):
             forces = -jax.vmap(jax.grad(self._engine.potential))(self._engine.x)
             for r, (state, snapshot) in enumerate(zip(self.states, self.snapshots(), strict=True)):
                 bias = self.sampler.evaluate(state, self.sampler.particles(snapshot))
+                if bias.slope is not None:
+                    forces = forces.at[r].multiply(1.0 + bias.slope)
                 forces = forces.at[r, atoms].add(bias.forces)
         return {
             "positions": self._engine.x,
@@ -260,7 +267,11 @@ class ToyBound(Bound):
         keys = np.asarray(self._engine.keys)
         step = int(self._engine.step)
         masses, box = np.asarray(self._engine.masses), self._simulations[0].box
-        return [Snapshot(x[r], v[r], masses, box, step, keys[r]) for r in range(self.n_replicas)]
+        energies: list[Any] = [None] * self.n_replicas
+        if self.sampler.needs_energy:
+            with jax.enable_x64(True):
+                energies = [np.asarray(e) for e in jax.vmap(self._engine.potential)(self._engine.x)]
+        return [Snapshot(x[r], v[r], masses, box, step, keys[r], energies[r]) for r in range(self.n_replicas)]
 
     def restore(self, snapshots: Sequence[Snapshot]) -> None:
         """Set positions, velocities, step and random keys."""
@@ -307,6 +318,7 @@ def _describe_toy(simulation: Simulation, /) -> System:
         periodic=simulation.box is not None,
         orthorhombic=cell.orthorhombic,
         reduction=cell.reduction,
+        hands_over_energy=True,
     )
 
 

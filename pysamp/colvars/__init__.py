@@ -12,6 +12,7 @@ from .box import CellAngle, CellLength, Density, Volume
 from .contacts import AbstractContacts, ContactMap, ContactMapDistance, ContactSum, NativeContacts
 from .coordination import CoordinationNumber, HydrogenBonds, MinimumDistance
 from .dipole import Dipole, DipoleMoment
+from .energy import PotentialEnergy
 from .environments import EnvironmentSimilarity
 from .geometry import Angle, Component, DihedralAngle, Displacement, Distance
 from .learned import Learned, load_weights, save_weights
@@ -118,6 +119,7 @@ __all__ = [
     "Path",
     "PolarAngle",
     "PositionOnAxis",
+    "PotentialEnergy",
     "PrincipalMoments",
     "PrincipalMomentsOfInertia",
     "ProjectedDistance",

@@ -76,7 +76,16 @@ class Group(eqx.Module):
         return f"Group({self.indices[0]}..{self.indices[-1]}, {len(self.indices)} particles)"
 
 
-type_of_points = tuple[int | Group, ...]
+class Energy(eqx.Module):
+    """The engine's potential energy E as a point of a CV, at (E, 0, 0) [energy]; it stands among the CV's ``atoms``."""
+
+    @property
+    def name(self) -> str:
+        """In the names of CVs."""
+        return "energy"
+
+
+type_of_points = tuple[int | Group | Energy, ...]
 
 
 def _as_index(value: Any) -> int:
@@ -102,7 +111,7 @@ def as_points(atoms: Any) -> type_of_points:
     """
     if isinstance(atoms, str | bytes) or not isinstance(atoms, Iterable):
         raise InvalidInputError(f"atoms must be a list of indices or Groups, got {atoms!r}.")
-    points = tuple(item if isinstance(item, Group) else _as_index(item) for item in atoms)
+    points = tuple(item if isinstance(item, Group | Energy) else _as_index(item) for item in atoms)
     if len(set(points)) != len(points):
         raise InvalidInputError(f"atoms lists the same particle or group twice: {list(points)}.")
     return points
@@ -498,7 +507,7 @@ class _Affine(eqx.Module):
 
 
 def _names(points: type_of_points) -> str:
-    names = [point.name if isinstance(point, Group) else str(point) for point in points]
+    names = [str(point) if isinstance(point, int) else point.name for point in points]
     if len(names) > 8:
         names = [*names[:3], "...", names[-1], f"{len(names)} points"]
     return ", ".join(names)

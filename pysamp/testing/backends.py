@@ -100,8 +100,8 @@ def _check_forces(
                 expected = sampler.evaluate(bound.states[0], sampler.particles(snapshot))
     assert expected is not None
     applied = forces[1] - forces[0]
-    full = np.zeros_like(applied)
-    full[list(sampler.atoms)] = np.asarray(expected.forces)
+    full = np.zeros_like(applied) if expected.slope is None else np.asarray(expected.slope) * forces[0]
+    full[np.asarray(sampler.atoms, dtype=np.int64)] += np.asarray(expected.forces)
     scale = float(np.abs(forces[0]).max())
     assert_close(applied, full, tolerance, "The force that reaches the engine is not the sampler's", scale)
 

@@ -60,7 +60,10 @@ class _Check:
         # A box with right angles loses them under strain.
         identity = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
         self.strained = _sampler(cv, masses, Cell(snapshot.box, reduction=self.cell.reduction or identity))
-        self.x = np.asarray(snapshot.positions, dtype=np.float64)[list(self.sampler.atoms)]
+        self.x = np.asarray(snapshot.positions, dtype=np.float64)[np.asarray(self.sampler.atoms, dtype=np.int64)]
+        if self.sampler.needs_energy:  # one more point for the CV, and so one more here
+            energy = 1.0 if snapshot.energy is None else float(snapshot.energy)
+            self.x = np.concatenate([self.x, [[energy, 0.0, 0.0]]])
         self.box = None if snapshot.box is None else np.asarray(snapshot.box, dtype=np.float64)
         self.periods = (cv.period,) * cv.n_components
         self.scale = float(np.std(self.x, axis=0).max()) or 1.0
@@ -70,7 +73,13 @@ class _Check:
 
     def xi(self, x: Any, box: Any) -> Float[Array, " n"]:
         """The CV of the sampler's atoms."""
-        return self.sampler.xi(Particles(jnp.asarray(x), None if box is None else jnp.asarray(box)))
+        return self.sampler.xi(self.particles(jnp.asarray(x), None if box is None else jnp.asarray(box)))
+
+    def particles(self, x: Float[Array, "m 3"], box: Float[Array, "3 3"] | None) -> Particles:
+        """What the sampler gets; the energy is in the last row of ``x``, where the CV asks for it."""
+        if not self.sampler.needs_energy:
+            return Particles(x, box)
+        return Particles(x[:-1], box, energy=x[-1, 0])
 
     def run(self, degenerate: bool) -> None:
         """All parts of the contract."""
@@ -111,7 +120,7 @@ class _Check:
             boxes = np.concatenate([*boxes, self.box @ stretches])
             boxes[len(moved)] = self.box @ rotation
             points.append(self.x @ stretches)
-        one_by_one = jit_in_haste(lambda all_: jax.lax.map(lambda one: self.strained.xi(Particles(*one)), all_))
+        one_by_one = jit_in_haste(lambda all_: jax.lax.map(lambda one: self.strained.xi(self.particles(*one)), all_))
         values = np.asarray(one_by_one((np.concatenate(points), boxes)))
         for what, value in zip([*moved, "is not invariant to rotation"], values, strict=False):
             self.same(value, (1 if what == "changes under jit" else 10) * tolerances.ROUNDING, what)
@@ -205,5 +214,6 @@ def _sampler(cv: AbstractCV, masses: Float[np.ndarray, " n"], cell: Cell) -> Sam
         periodic=cell.box is not None,
         orthorhombic=cell.orthorhombic,
         reduction=cell.reduction,
+        hands_over_energy=True,
     )
     return Sampler.build(Unbiased([cv]), system)
