@@ -219,7 +219,7 @@ class _Driver:
         """Steps to do at once: nothing that must happen between chunks may fall within one."""
         step = self.step
         first_row = -(-step // self.log_every) * self.log_every
-        stops = [end, step + self.pace.limit, first_row + MAX_ROWS * self.log_every]
+        stops = [end, step + self.pace.limit, first_row + (MAX_ROWS - 1) * self.log_every]
         if self.job.callback is not None:
             stops.append(_next_multiple(step, self._callback_stride))
         if self.checkpoint is not None and self.job.checkpoint_every is not None:

@@ -1,13 +1,13 @@
 """The sampler's step for engines that only call back: one compiled call for each force evaluation, with few arguments."""
 
 import math
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .loop import Log, Loop, as_one_function, take_turn
 from .sampler import Particles, SamplerState
@@ -17,26 +17,61 @@ __all__ = ["CallbackLoop"]
 _SMALL = 64  # leaves up to this size travel together in one array
 
 
+class _Places(NamedTuple):
+    """Where things are in what the engine hands over."""
+
+    positions: slice
+    box: slice | None
+    velocities: slice | None
+    images: slice | None
+    kT: int | None
+
+
+def _shared(size: int) -> tuple[Float[np.ndarray, " m"], Float[Array, " m"]]:
+    """The same memory for NumPy to write and for JAX to read, which takes it only from 64-byte boundaries."""
+    memory = np.zeros(size + 8)
+    start = -memory.ctypes.data % 64 // 8
+    ours = memory[start : start + size]
+    with jax.enable_x64(True):
+        return ours, jnp.from_dlpack(ours, copy=False)
+
+
 class CallbackLoop:
     """Calls the sampler's step from Python, once per force evaluation.
 
     A call of a compiled function costs about a microsecond for each array that goes in or out, so the small parts of the
-    state are packed into one array for as long as the engine runs, and all that the engine hands over into another.
+    state are packed into one array for as long as the engine runs, and all that the engine hands over into another. That one
+    is memory of ours that JAX has taken for an array once, which saves the 6 us that taking it at every call costs.
 
     Args:
         loop: holds the state between runs.
         n_atoms: number of the sampler's atoms.
         periodic: whether there is a box.
         velocities: whether velocities are handed over.
+        image_axes: along how many axes of the box positions are wrapped and come with images; 0 for none.
+        ramped: whether the thermal energy is handed over.
     """
 
-    def __init__(self, loop: Loop, *, n_atoms: int, periodic: bool, velocities: bool):
+    def __init__(
+        self, loop: Loop, *, n_atoms: int, periodic: bool, velocities: bool, image_axes: int = 0, ramped: bool = False
+    ):
         self._loop = loop
-        self._box = slice(2, 11) if periodic else None
         start = 11 if periodic else 2
-        self._positions = slice(start, start + 3 * n_atoms)
-        self._velocities = slice(start + 3 * n_atoms, start + 6 * n_atoms) if velocities else None
-        self._handed = np.zeros(start + (6 if velocities else 3) * n_atoms)
+        end = start + 3 * n_atoms
+        last = end + 3 * n_atoms * velocities
+        size = last + image_axes * n_atoms
+        self._handed, self._handed_to_jax = _shared(size + ramped)
+        self._places = _Places(
+            positions=slice(start, end),
+            box=slice(2, 11) if periodic else None,
+            velocities=slice(end, last) if velocities else None,
+            images=slice(last, size) if image_axes else None,
+            kT=size if ramped else None,
+        )
+        self._positions = self._handed[start:end].reshape(n_atoms, 3)
+        self._box = self._handed[2:start].reshape(-1, 3)
+        self._velocities = self._handed[end:last].reshape(-1, 3)
+        self._images = self._handed[last:size].reshape(n_atoms, image_axes)
         self.has_stopped = False
         self._layout: Any = None
         self._packed: list | None = None
@@ -53,7 +88,9 @@ class CallbackLoop:
         with jax.enable_x64(True):
             if layout != self._layout:  # room was made in the state
                 self._layout = layout
-                self._step = jax.jit(self._call, donate_argnums=(0, 1), static_argnames="fuse")
+                self._step = {
+                    fuse: jax.jit(partial(self._call, fuse=fuse), donate_argnums=(0, 1)) for fuse in (True, False)
+                }
             self._packed = list(self._pack(leaves))
         self._handed[1] = log_every
         self.has_stopped = False
@@ -67,22 +104,31 @@ class CallbackLoop:
             self._loop.make_room()
 
     def __call__(
-        self, kind: int, positions: ArrayLike, box: ArrayLike | None, velocities: ArrayLike | None
+        self,
+        kind: int,
+        positions: Float[np.ndarray, "k 3"],
+        box: Float[np.ndarray, "3 3"] | None,
+        velocities: Float[np.ndarray, "k 3"] | None,
+        images: Int[np.ndarray, "k _"] | None = None,
+        kT: float | None = None,
     ) -> Float[np.ndarray, " m"]:
-        """One force evaluation; returns the bias energy followed by the forces. ``has_stopped`` tells of the sampler."""
-        handed = self._handed
-        handed[0] = kind
-        handed[self._positions] = np.ravel(positions)
-        if self._box is not None and box is not None:
-            handed[self._box] = np.ravel(box)
-        if self._velocities is not None and velocities is not None:
-            handed[self._velocities] = np.ravel(velocities)
+        """One force evaluation; returns ``BiasForces.packed``. ``has_stopped`` tells of the sampler."""
         if self._packed is None:
             raise RuntimeError("start() was not called")
+        self._handed[0] = kind
+        self._positions[:] = positions
+        if box is not None:
+            self._box[:] = box
+        if velocities is not None:
+            self._velocities[:] = velocities
+        if images is not None:
+            self._images[:] = images
+        if kT is not None:
+            self._handed[-1] = kT
         with jax.enable_x64(True):
-            packed = self._packed
+            small, large = self._packed
             *self._packed, forces = self._loop.compile_as_one_function(
-                lambda fuse: self._step(*packed, handed, fuse=fuse), packed[0]
+                lambda fuse: self._step[fuse](small, large, self._handed_to_jax), small
             )
         packed = np.asarray(forces)
         if not self._loop.sampler.stops:
@@ -102,14 +148,21 @@ class CallbackLoop:
     ) -> tuple[Array, list[Array], Float[Array, " f"]]:
         state, log = self._unpack(*packed)
         kind, log_every = handed[0].astype(jnp.int32), handed[1].astype(jnp.int64)
+        places = self._places
+        x = handed[places.positions].reshape(-1, 3)
+        box = None if places.box is None else handed[places.box].reshape(3, 3)
+        if places.images is not None and box is not None:
+            images = handed[places.images].reshape(len(x), -1)
+            x = x + sum(images[:, i, None] * box[None, i] for i in range(images.shape[1]))
         particles = Particles(
-            handed[self._positions].reshape(-1, 3),
-            None if self._box is None else handed[self._box].reshape(3, 3),
-            None if self._velocities is None else handed[self._velocities].reshape(-1, 3),
+            x,
+            box,
+            None if places.velocities is None else handed[places.velocities].reshape(-1, 3),
+            None if places.kT is None else handed[places.kT],
         )
         sampler = self._loop.sampler
         state, log, forces = take_turn(sampler, state, log, kind, particles, log_every)
-        result = jnp.append(forces.energy, forces.forces)
+        result = forces.packed
         if sampler.stops:
             result = jnp.append(result, sampler.stopped(state).astype(result.dtype))
         return (*self._pack(jax.tree.leaves((state, log))), result)

@@ -85,16 +85,19 @@ class Log(eqx.Module):
     Attributes:
         rows: room for the rows of a chunk.
         n_rows: how many are filled.
+        first_step: number of the first step that the sampler sees. An engine that evaluates forces at the beginning of a step
+            shows it the initial configuration, step 0; one that does so at the end shows it what step 1 leads to.
     """
 
     rows: Float[Array, "*replicas room width"]
     n_rows: Int[Array, ""]
+    first_step: int = eqx.field(static=True, default=0)
 
 
-def log_row(sampler: Sampler, state: SamplerState) -> Float[Array, " width"]:
+def log_row(sampler: Sampler, state: SamplerState, first_step: int = 0) -> Float[Array, " width"]:
     """What is logged of a state."""
     diagnostics = [jnp.asarray(value, dtype=state.xi.dtype) for value in sampler.diagnostics(state).values()]
-    step = (state.step - 1).astype(state.xi.dtype)
+    step = (state.step - 1 + first_step).astype(state.xi.dtype)
     return jnp.concatenate([step[None], state.xi, state.energies, *[value[None] for value in diagnostics]])
 
 
@@ -119,16 +122,16 @@ def take_turn(
     if batched:
         axes = _replica_axes(state)
         step = jax.vmap(sampler.step, in_axes=(axes, 0, None), out_axes=(axes, 0))
-        row = jax.vmap(log_row, in_axes=(None, axes))
+        row = jax.vmap(log_row, in_axes=(None, axes, None))
     else:
         step, row = sampler.step, log_row
-    due = is_step & (log_every > 0) & (state.step % jnp.maximum(log_every, 1) == 0)
+    due = is_step & (log_every > 0) & ((state.step + log.first_step) % jnp.maximum(log_every, 1) == 0)
     state, forces = step(state, particles, is_step)
 
     def write() -> Log:
-        new = row(sampler, state)[..., None, :]
+        new = row(sampler, state, log.first_step)[..., None, :]
         start = (jnp.zeros_like(log.n_rows),) * (new.ndim - 2) + (log.n_rows, jnp.zeros_like(log.n_rows))
-        return Log(jax.lax.dynamic_update_slice(log.rows, new, start), log.n_rows + 1)
+        return Log(jax.lax.dynamic_update_slice(log.rows, new, start), log.n_rows + 1, log.first_step)
 
     return state, jax.lax.cond(due, write, lambda: log), forces
 
@@ -273,8 +276,7 @@ def _run_loop(
 
 @jax.jit
 def _evaluate(sampler: Sampler, state: SamplerState, particles: Particles) -> Float[Array, " m"]:
-    forces = sampler.evaluate(state, particles)
-    return jnp.append(forces.energy, forces.forces)
+    return sampler.evaluate(state, particles).packed
 
 
 @partial(jax.jit, static_argnames="batched")
@@ -313,6 +315,7 @@ class Loop:
         sampler: the sampler.
         n_replicas: None for one simulation, else the number of replicas on the leading axis of everything.
         device: where to run; None for where JAX runs by default.
+        first_step: number of the first step that the engine shows the sampler; see :class:`Log`.
 
     Attributes:
         n_traces: how often a loop was traced in this process, for tests.
@@ -325,9 +328,10 @@ class Loop:
     n_traces: ClassVar[int] = 0
     state: SamplerState
 
-    def __init__(self, sampler: Sampler, n_replicas: int | None = None, device: Any = None):
+    def __init__(self, sampler: Sampler, n_replicas: int | None = None, device: Any = None, first_step: int = 0):
         prefer_synchronous_dispatch()
         self._n_replicas = n_replicas
+        self._first_step = first_step
         self.device = device
         with jax.enable_x64(True):
             self.sampler = jax.device_put(sampler, device)
@@ -379,7 +383,7 @@ class Loop:
         return call(False)
 
     def evaluate(self, particles: Particles) -> Float[np.ndarray, " m"]:
-        """The present bias at other positions: its energy followed by the forces."""
+        """The present bias at other positions, packed."""
         with jax.enable_x64(True):
             return np.array(_evaluate(self.sampler, self.state, particles))
 
@@ -400,7 +404,7 @@ class Loop:
         rows = np.array(np.asarray(self.log.rows)[..., :n_rows, :])
         if n_rows:
             with jax.enable_x64(True):
-                self.log = Log(self.log.rows, jnp.zeros((), dtype=jnp.int32))
+                self.log = Log(self.log.rows, jnp.zeros((), dtype=jnp.int32), self._first_step)
         return rows if self._n_replicas is not None else rows[None]
 
     @property
@@ -447,4 +451,4 @@ class Loop:
     def _empty_log(self) -> Log:
         width = len(log_columns(self.sampler))
         replicas = () if self._n_replicas is None else (self._n_replicas,)
-        return Log(jnp.zeros((*replicas, MAX_ROWS, width)), jnp.zeros((), dtype=jnp.int32))
+        return Log(jnp.zeros((*replicas, MAX_ROWS, width)), jnp.zeros((), dtype=jnp.int32), self._first_step)

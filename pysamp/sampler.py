@@ -1,6 +1,8 @@
 """The one pure function that runs once per time step: from particles to biased forces, and the only place with the chain rule."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import equinox as eqx
@@ -32,11 +34,13 @@ class Particles(eqx.Module):
         positions: [length].
         box: box vectors as rows [length], or None.
         velocities: velocities half a step before the positions [length/time], or None where no method asks for them.
+        kT: thermal energy at this step, where a thermostat changes it during a run [energy]; None for the sampler's.
     """
 
     positions: Float[Array | np.ndarray, "... k 3"]
     box: Float[Array | np.ndarray, "... 3 3"] | None = None
     velocities: Float[Array | np.ndarray, "... k 3"] | None = None
+    kT: Float[Array | np.ndarray, "..."] | None = None
 
 
 class BiasForces(eqx.Module):
@@ -45,10 +49,20 @@ class BiasForces(eqx.Module):
     Attributes:
         energy: bias energy, summed over methods [energy].
         forces: force on each of the sampler's atoms [energy/length].
+        virial: minus the derivative of the energy with respect to a strain of positions and box together [energy], where
+            the engine wants it.
     """
 
     energy: Float[Array, ""]
     forces: Float[Array, "k 3"]
+    virial: Float[Array, "3 3"] | None = None
+
+    @property
+    def packed(self) -> Float[Array, " m"]:
+        """Energy, forces, and what of the virial is above and on the diagonal (xx, xy, xz, yy, yz, zz) in one array."""
+        if self.virial is None:
+            return jnp.append(self.energy, self.forces)
+        return jnp.concatenate([self.energy[None], self.forces.reshape(-1), self.virial[np.triu_indices(3)]])
 
 
 type_of_lists = tuple[tuple[tuple[NeighborList, ...], ...], ...]
@@ -80,14 +94,15 @@ class _Points(eqx.Module):
 
     groups: tuple[tuple[int, ...], ...] = eqx.field(static=True)
     weights: tuple[Float[np.ndarray, " _"] | None, ...]
+    whole: tuple[bool, ...] = eqx.field(static=True)
 
     def __call__(self, x: Float[Array | np.ndarray, "k 3"], cell: Cell) -> Float[Array, "p 3"]:
         if all(weight is None for weight in self.weights):
             return _take(x, tuple(group[0] for group in self.groups))
         return jnp.stack(
             [
-                _take(x, group)[0] if weight is None else _center(_take(x, group), weight, cell)
-                for group, weight in zip(self.groups, self.weights, strict=True)
+                _take(x, group)[0] if weight is None else _center(_take(x, group), weight, Cell() if whole else cell)
+                for group, weight, whole in zip(self.groups, self.weights, self.whole, strict=True)
             ]
         )
 
@@ -175,6 +190,7 @@ class Sampler(eqx.Module):
     periodic: bool = eqx.field(static=True)
     orthorhombic: bool = eqx.field(static=True)
     reduction: type_of_reduction | None = eqx.field(static=True)
+    wants_virial: bool = eqx.field(static=True)
     points: tuple[tuple[_Points, ...], ...]
     momenta: tuple[_Momenta | None, ...]
 
@@ -205,7 +221,7 @@ class Sampler(eqx.Module):
         for pairs in partners.values():
             for index in (index for pair in pairs for index in pair):
                 order.setdefault(index, len(order))
-        points = tuple(tuple(_locate(cv, order, system.masses) for cv in method.cvs) for method in methods)
+        points = tuple(tuple(_locate(cv, order, system) for cv in method.cvs) for method in methods)
         momenta = tuple(
             _momenta(method, order, partners[i], system) if i in partners else None for i, method in enumerate(methods)
         )
@@ -229,6 +245,7 @@ class Sampler(eqx.Module):
             periodic=system.periodic,
             orthorhombic=system.orthorhombic,
             reduction=system.reduction,
+            wants_virial=system.wants_virial and system.periodic,
             points=points,
             momenta=momenta,
         )
@@ -336,13 +353,13 @@ class Sampler(eqx.Module):
             energies=jnp.where(is_step, energies, state.energies),
             lists=lists,
         )
-        return after, self._assemble(biases, pullbacks)
+        return after, self._assemble(biases, pullbacks, particles)
 
     def evaluate(self, state: SamplerState, particles: Particles) -> BiasForces:
         """Bias at other positions; the state does not move."""
         observations, pullbacks = self._observe(state, particles, self._renewed(state.lists, particles))
         biases = [m.bias(s, o) for m, s, o in zip(self.methods, state.methods, observations, strict=True)]
-        return self._assemble(biases, pullbacks)
+        return self._assemble(biases, pullbacks, particles)
 
     def xi(self, particles: Particles) -> Float[Array, " n"]:
         """All CVs, methods one after the other."""
@@ -419,37 +436,46 @@ class Sampler(eqx.Module):
     def _observe(
         self, state: SamplerState, particles: Particles, lists: type_of_lists
     ) -> tuple[list[Observation], list[Callable]]:
-        """What each method sees, and for each the map from a force on xi to forces on the atoms."""
+        """What each method sees, and for each the map from a force on xi to forces on the atoms, and on the box if wanted."""
         cell = self.cell(particles.box)
+        kT = self.kT if particles.kT is None else particles.kT
         observations, pullbacks = [], []
         for i, momenta in enumerate(self.momenta):
 
-            def xi_of(x: Float[Array, "k 3"], i: int = i) -> Float[Array, " n"]:
-                return self._xi(i, eqx.tree_at(lambda p: p.positions, particles, x), lists)
+            def xi_of(x: Float[Array, "k 3"], *box: Float[Array, "3 3"], i: int = i) -> Float[Array, " n"]:
+                return self._xi(i, Particles(x, *(box or [particles.box])), lists)
 
-            xi, pullback = jax.vjp(xi_of, particles.positions)
+            xi, pullback = jax.vjp(xi_of, particles.positions, *([particles.box] if self.wants_virial else []))
             momentum, inverse_mass = jnp.zeros_like(xi), None
             if momenta is not None:
                 unit = jnp.eye(xi.size, dtype=xi.dtype)
-                jacobian = jnp.stack([pullback(row)[0] for row in unit])
+                jacobian, *of_box = (jnp.stack(rows) for rows in zip(*map(pullback, unit), strict=True))
                 if "momentum" in self.methods[i].needs:
                     momentum = momenta(jacobian, particles, cell)
                 if "inverse_mass" in self.methods[i].needs:
                     inverse_mass = momenta.inverse_mass(jacobian, particles, cell)
-                pullbacks.append(lambda force, j=jacobian: jnp.sum(force[:, None, None] * j, axis=0))
+                pullbacks.append(
+                    lambda force, all=(jacobian, *of_box): [jnp.sum(force[:, None, None] * j, axis=0) for j in all]
+                )
             else:
-                pullbacks.append(lambda force, p=pullback: p(force)[0])
+                pullbacks.append(pullback)
             key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), i)
             timestep = self.timestep if self.momentum_timestep is None else self.momentum_timestep
             observations.append(
-                Observation(xi, state.step, jnp.asarray(self.kT), key, momentum, jnp.asarray(timestep), inverse_mass)
+                Observation(xi, state.step, jnp.asarray(kT), key, momentum, jnp.asarray(timestep), inverse_mass)
             )
         return observations, pullbacks
 
     @staticmethod
-    def _assemble(biases: Sequence[Bias], pullbacks: Sequence[Callable]) -> BiasForces:
-        forces = [pullback(bias.force) for bias, pullback in zip(biases, pullbacks, strict=True)]
-        return BiasForces(sum((bias.energy for bias in biases[1:]), biases[0].energy), sum(forces[1:], forces[0]))
+    def _assemble(biases: Sequence[Bias], pullbacks: Sequence[Callable], particles: Particles) -> BiasForces:
+        of_methods = [pullback(bias.force) for bias, pullback in zip(biases, pullbacks, strict=True)]
+        energy = reduce(add, (bias.energy for bias in biases))
+        forces, *on_box = (reduce(add, terms) for terms in zip(*of_methods, strict=True))
+        if not on_box or particles.box is None:
+            return BiasForces(energy, forces)
+        r = jnp.concatenate([particles.positions, particles.box])  # a strain takes both with it
+        f = jnp.concatenate([forces, *on_box])
+        return BiasForces(energy, forces, jnp.sum(r[:, :, None] * f[:, None, :], axis=0))
 
 
 def no_lists(methods: Sequence[AbstractMethod]) -> type_of_lists:
@@ -498,12 +524,13 @@ def _resolved(method: AbstractMethod, system: System) -> AbstractMethod:
     return eqx.tree_at(lambda m: m.cvs, method, tuple(cv.resolved(system) for cv in method.cvs))
 
 
-def _locate(cv: AbstractCV, order: dict[int, int], masses: Float[np.ndarray, " n"]) -> _Points:
-    groups, weights = [], []
+def _locate(cv: AbstractCV, order: dict[int, int], system: System) -> _Points:
+    groups, weights, whole = [], [], []
     for point in cv.atoms:
+        whole.append(isinstance(point, Group) and _is_in_one_molecule(point.indices, system.molecules))
         if isinstance(point, Group):
             groups.append(tuple(order[i] for i in point.indices))
-            weight = masses[list(point.indices)] if point.weights is None else np.asarray(point.weights)
+            weight = system.masses[list(point.indices)] if point.weights is None else np.asarray(point.weights)
             if not weight.sum() > 0:
                 raise InvalidInputError(
                     f"The group {list(point.indices)[:10]} of {cv.name} has no mass; give Group(..., weights=1) for its "
@@ -513,7 +540,14 @@ def _locate(cv: AbstractCV, order: dict[int, int], masses: Float[np.ndarray, " n
         else:
             groups.append((order[point],))
             weights.append(None)
-    return _Points(tuple(groups), tuple(weights))
+    return _Points(tuple(groups), tuple(weights), tuple(whole))
+
+
+def _is_in_one_molecule(indices: Sequence[int], molecules: Int[np.ndarray, " n"] | None) -> bool:
+    if molecules is None:
+        return False
+    found = molecules[list(indices)]
+    return bool(found[0] >= 0 and (found == found[0]).all())
 
 
 def _constraint_cluster(atoms: Sequence[int], system: System) -> list[tuple[int, int]]:

@@ -23,6 +23,9 @@ class System(eqx.Module):
         reduction: ``Cell.of(box).reduction`` of a box without right angles, which makes its minimum image cheap; or None.
         constraints: pairs of particles whose distance is constrained.
         massless: particles that follow others (virtual sites), on which no momentum can be defined.
+        molecules: number of the molecule of each particle, -1 where it has none; where the engine's positions do not jump at the
+            borders of the box, so that a group within one molecule is whole. None if nothing is known.
+        wants_virial: whether the engine needs the virial of the bias.
     """
 
     masses: Float[np.ndarray, " n"]
@@ -34,3 +37,5 @@ class System(eqx.Module):
     reduction: type_of_reduction | None = None
     constraints: Int[np.ndarray, "m 2"] = eqx.field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
     massless: frozenset[int] = frozenset()
+    molecules: Int[np.ndarray, " n"] | None = None
+    wants_virial: bool = False

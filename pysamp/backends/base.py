@@ -21,7 +21,7 @@ from ..system import System
 
 __all__ = ["Bound"]
 
-_BACKENDS = {"openmm": ".openmm", "simtk": ".openmm"}
+_BACKENDS = {"openmm": ".openmm", "simtk": ".openmm", "hoomd": ".hoomd"}
 
 
 class Bound(abc.ABC):
@@ -168,7 +168,7 @@ def _import_backend(simulation: Any) -> None:
     if name is None or name in sys.modules:
         raise UnsupportedError(
             f"generate_context returned {simulation!r}, a {kind.__module__}.{kind.__qualname__}. It must return an "
-            "openmm.app.Simulation, an openmm.Context or a pysamp.backends.toy.Simulation: end the function with "
-            "'return simulation'."
+            "openmm.app.Simulation, an openmm.Context, a hoomd.Simulation or a pysamp.backends.toy.Simulation: end the "
+            "function with 'return simulation'."
         )
     importlib.import_module(name)

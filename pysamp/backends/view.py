@@ -1,18 +1,19 @@
 """An engine's array in host memory as a JAX array, without a copy at any alignment."""
 
+import ctypes
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
 __all__ = ["View"]
 
 
 class View(eqx.Module):
-    """Rows of three numbers in an engine's memory.
+    """Numbers or rows of numbers in an engine's memory.
 
     JAX takes memory of others without a copy only from 64-byte boundaries, which an engine's arrays rarely start at. So
     ``flat`` starts at the boundary before, and ``array`` leaves out the padding: inside ``jax.jit`` that is part of whatever
@@ -23,34 +24,56 @@ class View(eqx.Module):
         flat: the memory from the boundary on, on the engine's own addresses.
         padding: numbers before the array; they belong to somebody else and are never looked at.
         n_rows: number of rows.
+        columns: numbers of a row that belong to the array; 0 for an array of one axis.
+        width: numbers from one row to the next.
     """
 
-    flat: Float[Array, " m"]
+    flat: Shaped[Array, " m"]
     padding: int = eqx.field(static=True)
     n_rows: int = eqx.field(static=True)
+    columns: int = eqx.field(static=True, default=3)
+    width: int = eqx.field(static=True, default=3)
 
     @classmethod
-    def of(cls, memory: Any, padding: int, n_rows: int) -> "View":
+    def of(cls, memory: Any, padding: int, n_rows: int, columns: int = 3, width: int = 3) -> "View":
         """Import memory through DLPack; raises if that would need a copy."""
         with jax.enable_x64(True):
-            return cls(jnp.from_dlpack(memory, copy=False), padding, n_rows)
+            return cls(jnp.from_dlpack(memory, copy=False), padding, n_rows, columns, width)
+
+    @classmethod
+    def of_rows(cls, array: Shaped[np.ndarray, "..."]) -> "View":
+        """A view of what a NumPy array shows, which has one axis or rows of neighbouring numbers."""
+        n_rows, columns = len(array), array.shape[1] if array.ndim > 1 else 0
+        size, address = array.itemsize, array.ctypes.data
+        width = array.strides[0] // size
+        padding = address % 64 // size
+        length = padding + (n_rows - 1) * width + max(columns, 1)
+        memory = (ctypes.c_char * (length * size)).from_address(address - padding * size)
+        return cls.of(np.ctypeslib.as_array(memory).view(array.dtype), padding, n_rows, columns, width)
 
     @property
-    def array(self) -> Float[Array, "n 3"]:
+    def array(self) -> Shaped[Array, "n *c"]:
         """The rows."""
-        return self.flat[self.padding :].reshape(self.n_rows, 3)
+        if self.columns == self.width:
+            return self.flat[self.padding :].reshape(self.n_rows, self.width)
+        parts = [self.flat[self.padding + k :: self.width] for k in range(max(self.columns, 1))]
+        return jnp.stack(parts, axis=-1) if self.columns else parts[0]
 
     @property
     def address(self) -> int:
         """Address of the first number of the array."""
         return self.flat.unsafe_buffer_pointer() + self.padding * self.flat.dtype.itemsize
 
-    def __jax_array__(self) -> Float[Array, "n 3"]:
+    def __jax_array__(self) -> Shaped[Array, "n *c"]:
         return self.array
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Float[np.ndarray, "n 3"]:
-        rows = np.asarray(self.flat)[self.padding :].reshape(self.n_rows, 3)  # the engine's memory itself
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Shaped[np.ndarray, "n *c"]:
+        memory = np.asarray(self.flat)[self.padding :]  # the engine's memory itself
+        size = memory.itemsize
+        shape, strides = (self.n_rows, self.columns), (self.width * size, size)
+        n_axes = 2 if self.columns else 1
+        rows = np.lib.stride_tricks.as_strided(memory, shape[:n_axes], strides[:n_axes], writeable=False)
         return np.array(rows, dtype=dtype, copy=copy)
 
-    def __getitem__(self, index: Any) -> Float[Array, "..."]:
+    def __getitem__(self, index: Any) -> Shaped[Array, "..."]:
         return self.array[index]

@@ -3,6 +3,8 @@
 An engine joins by a function in ENGINES that returns a deterministic simulation of a particle whose CV is ``METHODS``'.
 """
 
+# pyright: reportMissingImports=false, reportOptionalMemberAccess=false
+
 import sys
 
 import jax.numpy as jnp
@@ -49,7 +51,34 @@ def generate_python_force():
     return PythonForceRoute(generate_openmm())
 
 
-ENGINES = {"toy": generate_toy, "openmm": generate_openmm, "PythonForce": generate_python_force}
+def generate_hoomd():
+    import hoomd
+    import hoomd.md
+
+    class Potential(hoomd.md.force.Custom):
+        def set_forces(self, timestep):
+            with self._state.cpu_local_snapshot as snapshot, self.cpu_local_force_arrays as arrays:
+                x, y, z = np.array(snapshot.particles.position)[0]
+                arrays.force[0] = [-4 * x * (x**2 - 1), -y, -z]
+
+    snapshot = hoomd.Snapshot()
+    snapshot.configuration.box = [20, 20, 20, 0, 0, 0]
+    snapshot.particles.types = ["A"]
+    snapshot.particles.N = 1
+    snapshot.particles.position[:] = [[1.0, 0.0, 0.0]]
+    simulation = hoomd.Simulation(device=hoomd.device.CPU(), seed=1)
+    simulation.create_state_from_snapshot(snapshot)
+    langevin = hoomd.md.methods.Langevin(filter=hoomd.filter.All(), kT=1.0, default_gamma=1.0)
+    simulation.operations.integrator = hoomd.md.Integrator(dt=0.01, methods=[langevin], forces=[Potential()])
+    return simulation
+
+
+ENGINES = {
+    "hoomd": generate_hoomd,
+    "toy": generate_toy,
+    "openmm": generate_openmm,
+    "PythonForce": generate_python_force,
+}
 
 
 def main(engine: str, checkpoint: str, result: str, timesteps: int = 6000) -> None:

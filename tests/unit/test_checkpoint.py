@@ -320,12 +320,16 @@ def kill(process, folder, delay):
 @pytest.mark.kill
 @pytest.mark.parametrize("n_kills", [2, pytest.param(12, marks=pytest.mark.validation)])
 @pytest.mark.parametrize(
-    "engine", ["toy", *(pytest.param(e, marks=pytest.mark.openmm) for e in ("openmm", "PythonForce"))]
+    ("engine", "package"),
+    [
+        ("toy", "jax"),
+        *(pytest.param(engine, "openmm", marks=pytest.mark.openmm) for engine in ("openmm", "PythonForce")),
+        pytest.param("hoomd", "hoomd", marks=pytest.mark.hoomd),
+    ],
 )
-def test_a_killed_run_equals_one_that_was_not(engine, n_kills, tmp_path):
+def test_a_killed_run_equals_one_that_was_not(engine, package, n_kills, tmp_path):
     """Kills fall before, within and after the writing of checkpoints, which takes much of this run's time."""
-    if engine != "toy":
-        pytest.importorskip("openmm")
+    pytest.importorskip(package)
     folder = tmp_path / "run.ckpt"
     assert run_script(engine, "", tmp_path / "whole.npz").wait() == 0
     delays = random.Random(n_kills)

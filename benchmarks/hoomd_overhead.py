@@ -1,0 +1,172 @@
+"""What a bias costs per step of HOOMD-blue: metadynamics on the distance between two groups in a Lennard-Jones fluid.
+
+    python benchmarks/hoomd_overhead.py [--sizes 216,10000,100000] [--rounds 9] [--seconds 1.0] [--json FILE]
+
+HOOMD must be there (conda install -c conda-forge hoomd, or built from source). Contenders take turns (A B C A B C ...):
+
+- the plain engine;
+- ``empty``: a ``hoomd.md.force.Custom`` that does nothing, HOOMD's own price for calling Python;
+- ``round trip``: one that opens the local snapshot and the force arrays in each step, reads two positions and writes two
+  forces, as HOOMD's documentation shows it;
+- ``pysamp``: well-tempered metadynamics on a grid of 100 bins, a hill every 500 steps, two groups of ten particles.
+
+``added`` is what a step takes longer than the plain engine's, paired round by round; ``in place`` is the time within the
+Python hook, which is what pysamp does. HOOMD itself sets the arrays of each custom force to zero and adds them up, for all N
+particles; that is in ``added`` of all three. ``compiled`` is the part of ``in place`` within the call of the compiled bias,
+JAX's own work on its few arguments included; the rest reads and writes HOOMD's memory.
+"""
+
+# pyright: reportMissingImports=false, reportOptionalMemberAccess=false
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import hoomd
+import hoomd.md
+import numpy as np
+from openmm_overhead import Contender, measure, summary
+
+import pysamp
+from pysamp.callback_loop import CallbackLoop
+from pysamp.colvars import Distance, Group
+from pysamp.methods import Metadynamics
+
+FIRST, SECOND = range(10), range(10, 20)
+METHOD = Metadynamics(
+    Distance([Group(FIRST), Group(SECOND)]),
+    height=0.5,
+    sigma=0.1,
+    stride=500,
+    bias_factor=10,
+    grid=pysamp.Grid(0.0, 5.0, 100),
+)
+
+
+def fluid(n: int) -> hoomd.Simulation:
+    """A Lennard-Jones fluid at density 0.7 and temperature 1.2, Langevin dynamics."""
+    side = int(np.ceil(n ** (1 / 3)))
+    spacing = 0.7 ** (-1 / 3)
+    length = side * spacing
+    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)[:n]
+    snapshot = hoomd.Snapshot()
+    snapshot.configuration.box = [length, length, length, 0, 0, 0]
+    snapshot.particles.types = ["A"]
+    snapshot.particles.N = n
+    snapshot.particles.position[:] = (grid + 0.5) * spacing - length / 2
+    snapshot.particles.velocity[:] = np.random.default_rng(1).normal(size=(n, 3)) * np.sqrt(1.2)
+    simulation = hoomd.Simulation(device=hoomd.device.CPU(), seed=1)
+    simulation.create_state_from_snapshot(snapshot)
+    pair = hoomd.md.pair.LJ(nlist=hoomd.md.nlist.Cell(buffer=0.4), default_r_cut=2.5)
+    pair.params[("A", "A")] = {"epsilon": 1.0, "sigma": 1.0}
+    langevin = hoomd.md.methods.Langevin(filter=hoomd.filter.All(), kT=1.2, default_gamma=1.0)
+    simulation.operations.integrator = hoomd.md.Integrator(dt=0.004, methods=[langevin], forces=[pair])
+    simulation.run(0)
+    return simulation
+
+
+class Empty(hoomd.md.force.Custom):
+    """Does nothing."""
+
+    def set_forces(self, timestep: int) -> None:
+        """Nothing."""
+
+
+class RoundTrip(hoomd.md.force.Custom):
+    """A spring between two particles, as HOOMD's documentation has it."""
+
+    def set_forces(self, timestep: int) -> None:
+        """Read, compute, write."""
+        with self._state.cpu_local_snapshot as snapshot, self.cpu_local_force_arrays as arrays:
+            a, b = snapshot.particles.rtag[[0, 10]]
+            force = np.array(snapshot.particles.position[b]) - np.array(snapshot.particles.position[a])
+            arrays.force[a], arrays.force[b] = force, -force
+
+
+def custom(n: int, name: str, force: hoomd.md.force.Custom) -> Contender:
+    """HOOMD with a custom force of its own."""
+    simulation = fluid(n)
+    simulation.operations.integrator.forces.append(force)
+    return Contender(name, simulation.run)
+
+
+class Clock:
+    """Adds up the time spent within a function."""
+
+    def __init__(self, function: Callable):
+        self.function, self.spent = function, 0.0
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function."""
+        start = time.perf_counter()
+        try:
+            return self.function(*args)
+        finally:
+            self.spent += time.perf_counter() - start
+
+    def take(self) -> float:
+        """The time since it was last taken."""
+        result, self.spent = self.spent, 0.0
+        return result
+
+
+class Callback:
+    """A bound's callback with a clock around its call."""
+
+    def __init__(self, callback: CallbackLoop):
+        self._callback, self.clock = callback, Clock(callback)
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the compiled bias."""
+        return self.clock(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._callback, name)
+
+
+def biased(n: int, *, compiled: bool = False) -> Contender:
+    """HOOMD with pysamp; the clock is around the hook, or around the call of the compiled bias within it."""
+    bound = cast(Any, pysamp.bind(fluid(n), METHOD))
+    bound.reserve(10_000_000)
+    bound.run(600)  # compiled, and past the first hill
+    if compiled:
+        bound._callback = Callback(bound._callback)
+        return Contender("pysamp, compiled", bound.run, bound._callback.clock.take)
+    bound.set_forces = Clock(bound.set_forces)
+    return Contender("pysamp", bound.run, bound.set_forces.take)
+
+
+def main() -> None:
+    """Measure, and print one table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sizes", default="216,10000,100000")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each contender per round")
+    parser.add_argument("--json", help="write the figures there as well")
+    arguments = parser.parse_args()
+    print(f"HOOMD-blue {hoomd.version.version}, pysamp {pysamp.__version__}; microseconds per step")
+    print("| N | contender | whole step | added to plain | in place |\n|---|---|---|---|---|")
+    figures = {}
+    for n in map(int, arguments.sizes.split(",")):
+        plain = Contender("plain", fluid(n).run)
+        forces = [custom(n, "empty", Empty()), custom(n, "round trip", RoundTrip())]
+        contenders = [plain, *forces, biased(n), biased(n, compiled=True)]
+        measure(contenders, arguments.rounds, arguments.seconds)
+        for contender in contenders:
+            added = summary([a - b for a, b in zip(contender.whole, plain.whole, strict=True)])
+            whole = summary(contender.whole)
+            place = summary(contender.in_place) if contender.in_place else None
+            figures[f"{n} {contender.name}"] = {"whole": whole, "added": added, "in_place": place}
+            shown = "" if place is None else f"{place[0]:.1f} +- {place[1]:.1f}"
+            print(
+                f"| {n} | {contender.name} | {whole[0]:.1f} | {added[0]:.1f} +- {added[1]:.1f} | {shown} |", flush=True
+            )
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

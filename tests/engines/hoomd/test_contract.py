@@ -1,0 +1,177 @@
+"""The HOOMD backend keeps the contract of backends; memory, order of particles, exactly once."""
+
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
+
+import hoomd
+import hoomd.md
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pysamp
+from pysamp.colvars import DihedralAngle, Distance, Group
+from pysamp.methods import ABF, HarmonicBias, Metadynamics, Unbiased
+from pysamp.testing import check_backend
+
+PAIR = Distance([0, 13])
+METHOD = Metadynamics(PAIR, height=0.5, sigma=0.1, stride=4, bias_factor=5.0)
+
+
+def net_forces(bound):
+    bound.run(0)
+    forces, places = np.asarray(bound.arrays["forces"]), np.asarray(bound.arrays["rtag"])
+    return forces[places].copy()
+
+
+@pytest.mark.parametrize("method", ["nose_hoover", "langevin"])
+@pytest.mark.parametrize("tilts", [(0.0, 0.0, 0.0), (0.3, -0.2, 0.1)])
+def test_contract(systems, method, tilts):
+    def generate_context():
+        return systems.fluid([getattr(systems, method)()], tilts=tilts)
+
+    def run_alone(simulation, n):
+        simulation.run(n)
+        return systems.positions(simulation)
+
+    cvs = [Distance([0, Group([13, 14])]), DihedralAngle([0, 1, 2, 5])]
+    check_backend(generate_context, cvs, step=run_alone, forces=net_forces)
+
+
+def test_arrays_are_the_memory_of_the_engine(systems):
+    simulation = systems.fluid()
+    with pysamp.bind(simulation, Unbiased(PAIR)) as bound:
+        bound.run(3)
+        arrays = bound.arrays
+        with simulation.state.cpu_local_snapshot as snapshot:
+            particles = snapshot.particles
+            for name, local in {
+                "positions": particles.position,
+                "velocities": particles.velocity,
+                "masses": particles.mass,
+                "images": particles.image,
+                "forces": particles.net_force,
+                "rtag": particles.rtag,
+            }.items():
+                memory = local._coerce_to_ndarray()
+                assert arrays[name].address == memory.ctypes.data, name
+                np.testing.assert_array_equal(np.asarray(arrays[name]), memory)
+                with jax.enable_x64(True):
+                    np.testing.assert_array_equal(np.asarray(jax.jit(lambda view: view.array)(arrays[name])), memory)
+        before = np.asarray(arrays["positions"]).copy()
+        bound.run(2)
+        assert not np.array_equal(np.asarray(bound.arrays["positions"]), before)
+
+
+def test_the_sorter_may_reorder(systems):
+    """The bias acts on the particles of its tags wherever they are in memory, and the log is that of their positions."""
+    spring = HarmonicBias([Distance([0, 63]), Distance([5, 40])], kspring=5.0, center=1.0)
+    logs, places = [], []
+    for sort in (False, True):
+        simulation = systems.fluid([systems.nose_hoover()])
+        simulation.operations.tuners.clear()
+        if sort:
+            simulation.operations.tuners.append(hoomd.tune.ParticleSorter(trigger=hoomd.trigger.Periodic(3), grid=8))
+        with pysamp.bind(simulation, spring) as bound:
+            logs.append(bound.run(40, log_every=1)[0])
+            places.append(np.asarray(bound.arrays["rtag"]).copy())
+    assert np.array_equal(places[0], np.arange(64))
+    assert not np.array_equal(places[1], np.arange(64)), "the sorter has not reordered anything"
+    np.testing.assert_allclose(logs[1], logs[0], rtol=1e-8, atol=1e-10)  # sums in another order
+
+
+def test_each_step_is_seen_once(systems):
+    """Also when forces are evaluated again at the start of a run, by a run of no steps, and outside of runs."""
+    simulation = systems.fluid()
+    with pysamp.bind(simulation, METHOD) as bound:
+        bound.reserve(60)
+        rows = [bound.run(7, log_every=1)]
+        simulation.run(0)
+        bound.run(0)
+        rows.append(bound.run(13, log_every=1))
+        simulation.always_compute_pressure = True  # flags have changed: HOOMD evaluates once more
+        rows.append(bound.run(1, log_every=1))
+        (before,) = bound.states
+        simulation.run(5)  # the user's own steps: under the bias as it is
+        assert int(bound.states[0].step) == int(before.step) == 21
+        rows.append(bound.run(3, log_every=1))
+        (state,) = bound.states
+    assert np.concatenate(rows, axis=1)[0, :, 0].tolist() == [*range(1, 25)]
+    assert int(state.step) == 24
+    assert int(state.methods[0].n_hills) == 23 // 4
+
+
+def test_a_minimiser_of_hoomd_is_an_integrator_like_others(systems):
+    simulation = systems.fluid()
+    forces = [systems.lennard_jones(1.6)]
+    fire = hoomd.md.minimize.FIRE(dt=0.002, force_tol=1e-3, angmom_tol=1e-3, energy_tol=1e-6, forces=forces)
+    fire.methods.append(systems.newton())
+    simulation.operations.integrator = fire
+    method = Metadynamics(PAIR, height=0.5, sigma=0.1, stride=50, kT=1.0)
+    with pysamp.bind(simulation, method) as bound:
+        bound.reserve(200)
+        rows = bound.run(200, log_every=1)[0]
+        (state,) = bound.states
+    assert rows[:, 0].tolist() == [*range(1, 201)]
+    assert int(state.step) == 200
+    assert int(state.methods[0].n_hills) == 199 // 50
+
+
+def test_log_and_positions_agree(systems):
+    """Row n is the configuration after n steps of HOOMD, as its own writers see it."""
+    box = systems.fluid().state.box
+    with pysamp.bind(systems.fluid(), Unbiased(PAIR)) as bound:
+        rows = bound.run(10, log_every=5)[0]
+    alone = systems.fluid()
+    for row in rows:
+        alone.run(5)
+        assert alone.timestep == row[0]
+        x = systems.positions(alone)
+        d = x[13] - x[0]
+        d -= np.round(d / box.Lx) * box.Lx
+        np.testing.assert_allclose(row[1], np.linalg.norm(d), rtol=1e-12)
+
+
+def test_closing_gives_the_simulation_back(systems):
+    simulation = systems.fluid()
+    forces = list(simulation.operations.integrator.forces)
+    with pysamp.bind(simulation, METHOD, seed=5) as bound:
+        bound.reserve(10)
+        bound.run(10)
+    bound.close()
+    assert list(simulation.operations.integrator.forces) == forces
+    assert simulation.seed == 3
+    assert len(simulation.operations.writers) == 0
+    simulation.run(10)
+    with pytest.raises(pysamp.SimulationError, match="was closed"):
+        bound.run(1)
+
+
+def test_nothing_is_compiled_again(systems):
+    from pysamp.loop import Loop
+
+    with pysamp.bind(systems.fluid(), METHOD) as bound:
+        bound.reserve(400)
+        bound.run(10, log_every=2)
+        before = Loop.n_traces
+        bound.run(300, log_every=5)
+        assert Loop.n_traces == before
+
+
+def test_forces_are_those_of_the_energy(systems):
+    """ABF's forces too reach HOOMD: net force with and without the bias."""
+    method = ABF(PAIR, grid=pysamp.Grid(0.5, 4.0, 20), full_samples=1)
+    simulation = systems.fluid()
+    with pysamp.bind(simulation, method) as bound:
+        bound.run(200)
+        with_bias = net_forces(bound)
+        (state,) = bound.states
+        (snapshot,) = bound.snapshots()
+        with jax.enable_x64(True):
+            expected = bound.sampler.evaluate(jax.tree.map(jnp.asarray, state), bound.sampler.particles(snapshot))
+    simulation.operations.integrator.forces[0].nlist.buffer = 0.31  # forces are evaluated anew
+    simulation.run(0)
+    without = systems.tag_order(simulation, "net_force")
+    applied = with_bias - without
+    assert np.abs(expected.forces).max() > 0.1
+    np.testing.assert_allclose(applied[list(bound.sampler.atoms)], expected.forces, atol=1e-9)
