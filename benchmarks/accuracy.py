@@ -24,7 +24,20 @@ from scipy.special import logsumexp
 import pysamp
 from pysamp.backends import toy
 from pysamp.colvars import AbstractCV
-from pysamp.methods import ABF, OPES, AbstractMethod, ExtendedABF, HarmonicBias, Metadynamics, OPESExplore, SpectralABF
+from pysamp.methods import (
+    ABF,
+    OPES,
+    AbstractMethod,
+    ExtendedABF,
+    HarmonicBias,
+    Metadynamics,
+    Multithermal,
+    MultiUmbrella,
+    OPESExpanded,
+    OPESExplore,
+    SpectralABF,
+    Unbiased,
+)
 from pysamp.testing import DoubleWell, MuellerBrown, PeriodicPotential
 from pysamp.testing.models import AbstractModel
 
@@ -56,14 +69,14 @@ class System:
         x, y = self.start if start is None else start
         return toy.Simulation(self.model, [[x, y, 0.0]], timestep=self.timestep, friction=self.friction)
 
-    def exact(self, n_points: int = 2000) -> float:
+    def exact(self, n_points: int = 2000, kT: float = 1.0) -> float:
         """Free-energy difference of the regions by the midpoint rule."""
         axes = [low + (high - low) * (np.arange(n_points) + 0.5) / n_points for low, high in self.model.bounds]
         q = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
         with jax.enable_x64(True):
             energies = np.asarray(self.model.energy(jnp.asarray(q)))
         coordinates = np.moveaxis(q, -1, 0)
-        first, second = (-logsumexp(-energies[region(*coordinates)]) for region in (self.first, self.second))
+        first, second = (-kT * logsumexp(-energies[region(*coordinates)] / kT) for region in (self.first, self.second))
         return float(second - first)
 
 
@@ -99,12 +112,14 @@ class Case:
         text: method and CVs, for the table.
         n_steps: of each replica, summed over windows.
         estimate: runs ``n`` replicas and returns value and stated error of each.
+        exact: what it estimates, if not the difference between the system's regions at kT = 1.
     """
 
     system: System
     text: str
     n_steps: int
     estimate: Callable[[int], Float[np.ndarray, "replicas 2"]]
+    exact: float | None = None
 
 
 def _differences(system: System, runs: Sequence[pysamp.Run], **options) -> Float[np.ndarray, "replicas 2"]:
@@ -125,6 +140,50 @@ def adaptive(system: System, text: str, method: AbstractMethod, n_steps: int, se
         return _differences(system, [run])
 
     return Case(system, text, n_steps, estimate)
+
+
+def multithermal(text: str, estimate_of: Callable[[pysamp.Run], tuple[float, float]], exact: float, seed: int) -> Case:
+    """All temperatures between 1 and 3 at once, on the double well; ``estimate_of`` is asked of each replica."""
+    system = DOUBLE_WELL
+    method = OPESExpanded(Multithermal(kT=(1.0, 3.0)), stride=50)
+
+    def estimate(n: int) -> Float[np.ndarray, "replicas 2"]:
+        run = pysamp.run(
+            [method, Unbiased(system.model.cvs)],
+            system.simulation,
+            200_000,
+            replicas=n,
+            seed=seed,
+            log_every=20,
+            progress=False,
+        )
+        return np.array([estimate_of(run.replica(replica)) for replica in range(n)])
+
+    return Case(system, text, 200_000, estimate, exact)
+
+
+def _difference_at(kT: float) -> Callable[[pysamp.Run], tuple[float, float]]:
+    """Free-energy difference of the double well's regions from a multithermal run."""
+    label = DOUBLE_WELL.model.cvs[0].name
+
+    def estimate_of(run: pysamp.Run) -> tuple[float, float]:
+        fes = pysamp.analysis.reweight(run, label, grid=GRID_1, kT=kT)
+        return fes.difference(DOUBLE_WELL.first, DOUBLE_WELL.second)
+
+    return estimate_of
+
+
+def _hottest(run: pysamp.Run) -> tuple[float, float]:
+    """-ln Z(kT = 3) / Z(kT = 1)."""
+    states = pysamp.analysis.expanded_states(run)
+    return float(states.free_energy[-1]), float(states.stderr[-1])
+
+
+def _hottest_exact() -> float:
+    """The same by quadrature; the two springs that hold the other coordinates give ln 3 / 2 each."""
+    x = np.linspace(-4.0, 4.0, 4001)
+    energies = 5.0 * (x**2 - 1.0) ** 2 + 0.5 * x
+    return float(logsumexp(-energies) - logsumexp(-energies / 3.0) - math.log(3.0))
 
 
 def windows(
@@ -209,6 +268,22 @@ def _cases() -> dict[str, Case]:
             OPESExplore(x, grid=GRID_1, barrier=6.0, sigma=0.15, stride=100),
             400_000,
             18,
+        ),
+        "double well, multithermal": multithermal(
+            "multithermal OPES, at kT = 1", _difference_at(1.0), DOUBLE_WELL.exact(), 41
+        ),
+        "double well, multithermal, kT 2": multithermal(
+            "multithermal OPES, at kT = 2", _difference_at(2.0), DOUBLE_WELL.exact(kT=2.0), 42
+        ),
+        "double well, multithermal, states": multithermal(
+            "multithermal OPES, -ln Z(kT = 3) / Z(kT = 1)", _hottest, _hottest_exact(), 43
+        ),
+        "double well, multi-umbrella": adaptive(
+            DOUBLE_WELL,
+            "multi-umbrella OPES on x",
+            OPESExpanded(MultiUmbrella(x, centers=np.linspace(-1.4, 1.4, 15), sigma=0.2, barrier=7.0), stride=50),
+            200_000,
+            44,
         ),
         "double well, windows": windows(
             DOUBLE_WELL,
@@ -315,7 +390,7 @@ def evaluate(name: str, n_replicas: int = 100) -> Outcome:
     """Run a case."""
     case = CASES[name]
     value, error = case.estimate(n_replicas).T
-    return Outcome(case.system.exact(), value, error)
+    return Outcome(case.system.exact() if case.exact is None else case.exact, value, error)
 
 
 def main() -> None:

@@ -159,9 +159,11 @@ def sample_weights(run: Any, /):
     Args:
         run: a :class:`~pysamp.Run`.
         discard: fraction left out at the beginning; None for a tenth.
+        kT: thermal energy of the ensemble that is wanted [energy]; None for the simulation's. Others need
+            :class:`~pysamp.colvars.PotentialEnergy` in the log, and samples at the energies of that temperature.
 
     Returns:
-        An xarray Dataset with ``weight`` (replica, sample), 0 for samples left out, with the sum 1; and ``replicates`` (block,
+        An xarray Dataset with ``weight` (replica, sample), 0 for samples left out, with the sum 1; and ``replicates`` (block,
         replica, sample), the same with one block of data left out in turn, for errors.
 
     Raises:

@@ -12,6 +12,7 @@ from .free_energy import FreeEnergy
 from .integrate import GradientIntegrator
 from .metadynamics import hills
 from .nonequilibrium import crooks, jarzynski, work
+from .opes_expanded import expanded_states
 from .plots import plot_convergence, plot_overlap, plot_traces
 from .plumed import read_colvar, read_hills, write_colvar, write_hills
 from .rates import EscapeRate, escape_rate
@@ -32,6 +33,7 @@ __all__ = [
     "crooks",
     "escape_rate",
     "evaluate",
+    "expanded_states",
     "hills",
     "jackknife_error",
     "jarzynski",

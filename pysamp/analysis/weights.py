@@ -9,12 +9,15 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import logsumexp
 
 from ..api import analyze, sample_weights
+from ..colvars.energy import PotentialEnergy
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..methods.base import AbstractMethod, AbstractStaticBias
 from ..methods.metadynamics import Metadynamics
+from ..methods.opes_expanded import OPESExpanded
 from ..methods.umbrella import UmbrellaSampling
 from ..results import Run
+from ..units import as_positive
 from .free_energy import FreeEnergy, weights_of
 from .metadynamics import bias_at_hills, default_bias_grid
 from .sampling import (
@@ -35,8 +38,34 @@ __all__ = ["bias_constant", "reweight", "sample_weights"]
 
 
 @sample_weights.dispatch
-def _weights_of_run(run: Run, /, *, discard: float | None = None) -> xr.Dataset:
-    return sample_weights(analysed_method(run), run, discard=discard)
+def _weights_of_run(run: Run, /, *, discard: float | None = None, kT: float | None = None) -> xr.Dataset:
+    method = analysed_method(run)
+    if isinstance(method, OPESExpanded):  # its weights span more orders of magnitude than floating point has
+        return sample_weights(method, run, discard=discard, kT=kT)
+    found = sample_weights(method, run, discard=discard)
+    if kT is None:
+        return found
+    weights = np.concatenate([found["weight"].values[None], found["replicates"].values])
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights) + energy_shift(run, kT)[None]
+    return as_weights(run, np.exp(log_weights - log_weights.max()))
+
+
+def energy_shift(run: Run, kT: Any) -> Float[np.ndarray, "r s"]:
+    """Log of what a sample's weight is multiplied with at another temperature, from the logged potential energy.
+
+    Raises:
+        InvalidInputError: if the energy was not logged.
+    """
+    cvs = [(cv, component) for method in run.methods for cv in method.cvs for component in range(cv.n_components)]
+    places = [i for i, (cv, _) in enumerate(cvs) if isinstance(cv, PotentialEnergy)]
+    if not places or not run.log.sizes.get("sample", 0):
+        raise InvalidInputError(
+            "Other temperatures need the potential energy in the log: run [method, "
+            "pysamp.methods.Unbiased(pysamp.colvars.PotentialEnergy())]."
+        )
+    energies = np.asarray(run.log["xi"].values[..., places[0]], dtype=np.float64)
+    return (1.0 / run.kT - 1.0 / float(as_positive(kT, "kT"))) * (energies - energies.mean())
 
 
 @sample_weights.dispatch
@@ -63,7 +92,7 @@ def _weights_adaptive(method: AbstractMethod, run: Run, /, *, discard: float | N
     p = weights_of(np.concatenate([fes.values[None], fes.replicates]).reshape(m + 1, -1), run.kT)
     used = np.stack([places >= 0] + [(places >= 0) & (unit != k) for k in range(m)])
     weights = np.stack([_shared(p_k, places, used_k) for p_k, used_k in zip(p, used, strict=True)])
-    return _dataset(run, weights.reshape(m + 1, n_replicas, n_samples))
+    return as_weights(run, weights.reshape(m + 1, n_replicas, n_samples))
 
 
 def _shared(
@@ -86,10 +115,11 @@ def _of_windows(windows: Windows, run: Run) -> xr.Dataset:
         part = weights[:, start : start + n].reshape(-1, *xi.shape[:2])
         result[:, window::n_windows, n_samples - xi.shape[1] :] = part
         start += n
-    return _dataset(run, result)
+    return as_weights(run, result)
 
 
-def _dataset(run: Run, weights: Float[np.ndarray, "m r s"]) -> xr.Dataset:
+def as_weights(run: Run, weights: Float[np.ndarray, "m r s"]) -> xr.Dataset:
+    """What ``sample_weights`` returns, from the weights and those with one block of data left out."""
     weights = weights / weights.sum(axis=(1, 2), keepdims=True)
     return xr.Dataset(
         {
@@ -108,6 +138,7 @@ def reweight(
     grid: Grid | None = None,
     weights: Any = None,
     discard: float | None = None,
+    kT: float | None = None,
 ) -> FreeEnergy:
     r"""Free energy along any logged quantity, from a run that was biased along others.
 
@@ -122,6 +153,8 @@ def reweight(
         grid: grid of the result; None for one that covers the samples.
         weights: None for :func:`sample_weights`, or weights ``(replica, sample)`` of your own.
         discard: fraction left out at the beginning; None for a tenth.
+        kT: thermal energy at which the free energy is wanted [energy]; None for the simulation's. Others need
+            :class:`~pysamp.colvars.PotentialEnergy` in the log, and samples at the energies of that temperature.
 
     Returns:
         The free energy with errors from blocks of data.
@@ -149,10 +182,30 @@ def reweight(
     """
     values, periods, labels = _quantity(run, of)
     if weights is None:
-        found = sample_weights(run, discard=discard)
-        all_weights = np.concatenate([found["weight"].values[None], found["replicates"].values])
+        found = sample_weights(run, discard=discard, kT=kT)
     else:
-        all_weights = _own_weights(np.asarray(weights, dtype=np.float64), values, discard)
+        found = as_weights(run, _own_weights(np.asarray(weights, dtype=np.float64), values, discard))
+    return free_energy_of_samples(
+        run, values, periods, labels, grid=grid, weights=found, kT=run.kT if kT is None else float(kT)
+    )
+
+
+def free_energy_of_samples(
+    run: Run,
+    values: Float[np.ndarray, "r s n"],
+    periods: Sequence[float | None],
+    labels: tuple[str, ...],
+    *,
+    grid: Grid | None,
+    weights: xr.Dataset,
+    kT: float,
+) -> FreeEnergy:
+    """Weighted histogram of samples.
+
+    Raises:
+        InvalidInputError: if the grid does not fit.
+    """
+    all_weights = np.concatenate([weights["weight"].values[None], weights["replicates"].values])
     flat = values.reshape(-1, values.shape[-1])
     if grid is None:
         grid = default_grid(flat[all_weights[0].reshape(-1) > 0], periods)
@@ -166,7 +219,7 @@ def reweight(
         raise InvalidInputError("No sample lies in the grid: choose one that covers the quantity's range.")
     p = np.stack([np.bincount(places[inside], weights=w.reshape(-1)[inside], minlength=grid.size) for w in all_weights])
     p = p.reshape(-1, *grid.shape)
-    return FreeEnergy.from_probabilities(p[0], p[1:], grid, kT=run.kT, labels=labels, unit=run.energy_unit)
+    return FreeEnergy.from_probabilities(p[0], p[1:], grid, kT=kT, labels=labels, unit=run.energy_unit)
 
 
 def _own_weights(

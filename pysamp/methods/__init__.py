@@ -2,10 +2,12 @@
 
 from .abf import ABF
 from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
+from .expansions import AbstractExpansion, Multithermal, MultiUmbrella
 from .extended_abf import ExtendedABF
 from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
 from .opes import OPES, OPESExplore
+from .opes_expanded import OPESExpanded
 from .spectral_abf import SpectralABF
 from .steered import MovingRestraint, Ratchet
 from .umbrella import UmbrellaSampling
@@ -15,6 +17,7 @@ from .walls import HarmonicWalls
 __all__ = [
     "ABF",
     "OPES",
+    "AbstractExpansion",
     "AbstractMethod",
     "AbstractStaticBias",
     "Bias",
@@ -23,6 +26,9 @@ __all__ = [
     "HarmonicWalls",
     "Metadynamics",
     "MovingRestraint",
+    "MultiUmbrella",
+    "Multithermal",
+    "OPESExpanded",
     "OPESExplore",
     "Observation",
     "Ratchet",

@@ -20,6 +20,9 @@ from pysamp.methods import (
     HarmonicWalls,
     Metadynamics,
     MovingRestraint,
+    Multithermal,
+    MultiUmbrella,
+    OPESExpanded,
     OPESExplore,
     Ratchet,
     SpectralABF,
@@ -73,6 +76,20 @@ ENTRIES = {
         "grid": OPES([R, PHI], barrier=5.0, sigma=[0.06, 0.2], stride=2, grid=MIXED, kT=1.5, bias_factor=4),
     },
     "OPESExplore": {"": OPESExplore(R, barrier=5.0, sigma=0.1, stride=2)},
+    "OPESExpanded": {
+        "temperatures": OPESExpanded(Multithermal(kT=(0.5, 2.0)), stride=1, n_observations=10),
+        "umbrellas": OPESExpanded(
+            MultiUmbrella(PHI, centers=[-1.0, 0.0, 3.0], sigma=0.8, barrier=3.0), stride=2, n_observations=10, kT=1.5
+        ),
+        "both": OPESExpanded(
+            [
+                Multithermal(kT=(0.5, 2.0), n=3),
+                MultiUmbrella([R, PHI], centers=[[0.0, 0.0], [0.1, 3.0]], sigma=[0.3, 0.9]),
+            ],
+            stride=1,
+            n_observations=10,
+        ),
+    },
     "ExtendedABF": {
         "one": ExtendedABF(R, grid=Grid(*AXES["r"]), sigma=0.05, tau=5.0, full_samples=3),
         "mixed with hills": ExtendedABF(

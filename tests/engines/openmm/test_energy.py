@@ -9,8 +9,9 @@ from scipy.special import logsumexp
 
 import pysamp
 from pysamp import UnsupportedError
+from pysamp.analysis import jackknife_error
 from pysamp.colvars import DihedralAngle, Distance, PotentialEnergy
-from pysamp.methods import HarmonicBias, Metadynamics
+from pysamp.methods import HarmonicBias, Metadynamics, Multithermal, OPESExpanded, Unbiased
 
 U = PotentialEnergy()
 
@@ -151,3 +152,29 @@ def test_a_force_that_cannot_be_copied_is_named(systems):
     with pytest.raises(UnsupportedError, match="cannot copy mine"):
         pysamp.bind(context, HarmonicBias(U, kspring=1.0, center=0.0))
     assert system.getNumForces() == 2
+
+
+def test_multithermal_run_of_alanine_dipeptide(systems):
+    """The mean energy at 400 K from one run at 300 K, against a run at 400 K: within 5 standard errors of both.
+
+    Without the bias's weights, or without the energy's factor, it is off by 10 kJ/mol or more; the errors are about 2.
+    """
+    boltzmann = systems.KB
+
+    def generate(temperature=300.0):
+        return systems.alanine("Reference", integrator=systems.langevin(temperature=temperature, friction=10.0))
+
+    method = OPESExpanded(Multithermal(kT=(300.0 * boltzmann, 450.0 * boltzmann)), stride=50, n_observations=20)
+    run = pysamp.run(method, generate, 12_000, log_every=10, seed=1, progress=False)
+    hot = {"temperature": 400.0}
+    plain = pysamp.run(Unbiased(U), generate, 8_000, context_args=hot, log_every=10, seed=2, progress=False)
+    assert 3 <= int(run.log["OPESExpanded.n_states"][0, -1]) <= 12
+    weights = pysamp.analysis.sample_weights(run, kT=400.0 * boltzmann)
+    values = run.log.xi.values[..., 0]
+    mean = float((weights.weight.values * values).sum())
+    error = float(jackknife_error((weights.replicates.values * values[None]).sum(axis=(1, 2))))
+    blocks = plain.log.xi.values[0, 80:, 0].reshape(8, -1).mean(axis=1)
+    own = blocks.std(ddof=1) / np.sqrt(8)
+    biased = values[0, 200:].mean()
+    assert np.hypot(error, own) < 4.0
+    assert abs(mean - blocks.mean()) < 5 * np.hypot(error, own), (mean, error, blocks.mean(), own, biased)
