@@ -105,11 +105,11 @@ class Thread final : public Coroutine {
                 hand_over(false);
             });
         }
-        await(false);
+        await(false, kPatience);
     }
     void suspend() override {
         hand_over(false);
-        await(true);
+        await(true, 25 * kPatience);  // the bias is soon there
     }
 
    private:
@@ -122,8 +122,8 @@ class Thread final : public Coroutine {
         }
         changed_.notify_all();
     }
-    void await(bool engine) {
-        for (int i = 0; i < kPatience; ++i) {
+    void await(bool engine, int patience) {
+        for (int i = 0; i < patience; ++i) {
             if (engine_runs_.load(std::memory_order_acquire) == engine) return;
             std::this_thread::yield();
         }

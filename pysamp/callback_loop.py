@@ -12,20 +12,89 @@ from jaxtyping import Array, Float, Int
 from .loop import Log, Loop, as_one_function, take_turn
 from .sampler import Particles, SamplerState
 
-__all__ = ["CallbackLoop"]
+__all__ = ["CallbackLoop", "Places"]
 
 _SMALL = 64  # leaves up to this size travel together in one array
 
 
-class _Places(NamedTuple):
-    """Where things are in what the engine hands over."""
+class Places(NamedTuple):
+    """Where things are in what an engine hands over: two numbers for other uses, then these.
+
+    Attributes:
+        positions: three numbers for each of the sampler's atoms.
+        box: the box vectors, or None without a box.
+        velocities: or None where none are wanted.
+        images: how often each position was wrapped along the first axes of the box.
+        image_axes: how many axes; 0 where positions are not wrapped.
+        kT: or None where it is constant.
+        energy: the engine's potential energy, or None where it is not wanted.
+        size: of the whole.
+    """
 
     positions: slice
     box: slice | None
     velocities: slice | None
-    images: slice | None
+    images: slice
+    image_axes: int
     kT: int | None
     energy: int | None
+    size: int
+
+    @classmethod
+    def of(
+        cls,
+        n_atoms: int,
+        *,
+        periodic: bool,
+        velocities: bool,
+        image_axes: int = 0,
+        ramped: bool = False,
+        energy: bool = False,
+    ) -> "Places":
+        """Places for what is handed over.
+
+        Args:
+            n_atoms: number of the sampler's atoms.
+            periodic: whether there is a box.
+            velocities: whether velocities are handed over.
+            image_axes: along how many axes of the box positions are wrapped and come with images; 0 for none.
+            ramped: whether the thermal energy is handed over.
+            energy: whether the engine's potential energy is handed over.
+        """
+        start = 11 if periodic else 2
+        end = start + 3 * n_atoms
+        last = end + 3 * n_atoms * velocities
+        size = last + image_axes * n_atoms
+        return cls(
+            positions=slice(start, end),
+            box=slice(2, 11) if periodic else None,
+            velocities=slice(end, last) if velocities else None,
+            images=slice(last, size),
+            image_axes=image_axes,
+            kT=size if ramped else None,
+            energy=size + ramped if energy else None,
+            size=size + ramped + energy,
+        )
+
+    def rows_of_images(self, handed: Float[Array | np.ndarray, " m"]) -> Float[Array | np.ndarray, "k _"]:
+        """The images, one row for each atom."""
+        n_atoms = (self.positions.stop - self.positions.start) // 3
+        return handed[self.images].reshape(n_atoms, self.image_axes)
+
+    def particles(self, handed: Float[Array, " m"]) -> Particles:
+        """What was handed over, with the positions not wrapped."""
+        x = handed[self.positions].reshape(-1, 3)
+        box = None if self.box is None else handed[self.box].reshape(3, 3)
+        if box is not None and self.image_axes:
+            images = self.rows_of_images(handed)
+            x = x + sum(images[:, i, None] * box[None, i] for i in range(self.image_axes))
+        return Particles(
+            x,
+            box,
+            None if self.velocities is None else handed[self.velocities].reshape(-1, 3),
+            None if self.energy is None else handed[self.energy],
+            None if self.kT is None else handed[self.kT],
+        )
 
 
 def _shared(size: int) -> tuple[Float[np.ndarray, " m"], Float[Array, " m"]]:
@@ -46,43 +115,18 @@ class CallbackLoop:
 
     Args:
         loop: holds the state between runs.
-        n_atoms: number of the sampler's atoms.
-        periodic: whether there is a box.
-        velocities: whether velocities are handed over.
-        image_axes: along how many axes of the box positions are wrapped and come with images; 0 for none.
-        ramped: whether the thermal energy is handed over.
-        energy: whether the engine's potential energy is handed over.
+        places: what is handed over.
     """
 
-    def __init__(
-        self,
-        loop: Loop,
-        *,
-        n_atoms: int,
-        periodic: bool,
-        velocities: bool,
-        image_axes: int = 0,
-        ramped: bool = False,
-        energy: bool = False,
-    ):
+    def __init__(self, loop: Loop, places: Places):
         self._loop = loop
-        start = 11 if periodic else 2
-        end = start + 3 * n_atoms
-        last = end + 3 * n_atoms * velocities
-        size = last + image_axes * n_atoms
-        self._handed, self._handed_to_jax = _shared(size + ramped + energy)
-        self._places = _Places(
-            positions=slice(start, end),
-            box=slice(2, 11) if periodic else None,
-            velocities=slice(end, last) if velocities else None,
-            images=slice(last, size) if image_axes else None,
-            kT=size if ramped else None,
-            energy=size + ramped if energy else None,
-        )
-        self._positions = self._handed[start:end].reshape(n_atoms, 3)
-        self._box = self._handed[2:start].reshape(-1, 3)
-        self._velocities = self._handed[end:last].reshape(-1, 3)
-        self._images = self._handed[last:size].reshape(n_atoms, image_axes)
+        self._handed, self._handed_to_jax = _shared(places.size)
+        self._places = places
+        self._positions = self._handed[places.positions].reshape(-1, 3)
+        nothing = slice(0, 0)
+        self._box = self._handed[places.box or nothing].reshape(-1, 3)
+        self._velocities = self._handed[places.velocities or nothing].reshape(-1, 3)
+        self._images = places.rows_of_images(self._handed)
         self.has_stopped = False
         self._layout: Any = None
         self._packed: list | None = None
@@ -163,19 +207,7 @@ class CallbackLoop:
     ) -> tuple[Array, list[Array], Float[Array, " f"]]:
         state, log = self._unpack(*packed)
         kind, log_every = handed[0].astype(jnp.int32), handed[1].astype(jnp.int64)
-        places = self._places
-        x = handed[places.positions].reshape(-1, 3)
-        box = None if places.box is None else handed[places.box].reshape(3, 3)
-        if places.images is not None and box is not None:
-            images = handed[places.images].reshape(len(x), -1)
-            x = x + sum(images[:, i, None] * box[None, i] for i in range(images.shape[1]))
-        particles = Particles(
-            x,
-            box,
-            None if places.velocities is None else handed[places.velocities].reshape(-1, 3),
-            None if places.energy is None else handed[places.energy],
-            None if places.kT is None else handed[places.kT],
-        )
+        particles = self._places.particles(handed)
         sampler = self._loop.sampler
         state, log, forces = take_turn(sampler, state, log, kind, particles, log_every)
         result = forces.packed

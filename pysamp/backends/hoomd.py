@@ -8,25 +8,38 @@ end of a step, so a method sees first what the first step leads to, and rows of 
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportOptionalMemberAccess=false
 # pyright: reportArgumentType=false
 
+import importlib
 import io
+import logging
 import math
+import os
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import equinox as eqx
 import hoomd
 import hoomd.md
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..api import bind, describe
-from ..callback_loop import CallbackLoop
+from ..callback_loop import CallbackLoop, Places
 from ..errors import InvalidInputError, SimulationError, UnsupportedError
-from ..loop import MAX_ROWS, NEW_STEP, SAME_STEP, Loop, prefer_synchronous_dispatch
-from ..sampler import Particles, Sampler, SamplerState
+from ..loop import (
+    FINISHED,
+    MAX_ROWS,
+    NEW_STEP,
+    SAME_STEP,
+    AbstractEngine,
+    Loop,
+    prefer_synchronous_dispatch,
+)
+from ..sampler import BiasForces, Particles, Sampler, SamplerState
 from ..snapshot import Cell, Snapshot
 from ..system import System
 from ._interrupt import interrupts_deferred
@@ -34,6 +47,8 @@ from .base import Bound
 from .view import View
 
 __all__ = []
+
+_LOGGER = logging.getLogger("pysamp")
 
 _THERMOSTAT_STATE = (
     "translational_dof",
@@ -204,6 +219,57 @@ class _StoppedError(Exception):
     """Ends a run of HOOMD after a step."""
 
 
+class _RelayedEngine(AbstractEngine):
+    """HOOMD, resumed by an XLA FFI call up to its next evaluation of forces."""
+
+    fuse: ClassVar[bool] = True
+
+    address: Int[Array, ""]
+    places: Places = eqx.field(static=True)
+
+    def begin(self) -> tuple["_RelayedEngine", Float[Array, " m"]]:
+        """Start the run that the relay was given."""
+        n_atoms = (self.places.positions.stop - self.places.positions.start) // 3
+        return self.advance(jnp.zeros(1 + 3 * n_atoms + 6))
+
+    def advance(self, forces: Float[Array, " f"]) -> tuple["_RelayedEngine", Float[Array, " m"]]:
+        """Hand the forces over and let HOOMD go on to its next force evaluation."""
+        call = jax.ffi.ffi_call(
+            "pysamp_relay_advance", jax.ShapeDtypeStruct((self.places.size,), jnp.float64), has_side_effect=True
+        )
+        return self, call(self.address, forces)
+
+    def is_running(self, handed: Float[Array, " m"]) -> Bool[Array, ""]:
+        """Until the run is over."""
+        return handed[0] != FINISHED
+
+    def unpack(self, handed: Float[Array, " m"]) -> tuple[Int[Array, ""], Particles]:
+        """Kind and particles."""
+        return handed[0].astype(jnp.int32), self.places.particles(handed)
+
+    def pack(self, forces: BiasForces) -> Float[Array, " f"]:
+        """Energy, forces, virial."""
+        return forces.packed
+
+
+def _load_relay() -> Any:
+    """The compiled extension, or None where there is none."""
+    try:
+        relay = importlib.import_module("pysamp.backends._relay")
+    except ImportError as error:
+        _LOGGER.info(
+            "HOOMD calls the bias from Python, which is slower, because the compiled extension is not there (%s)", error
+        )
+        return None
+    if not _REGISTERED:
+        jax.ffi.register_ffi_target("pysamp_relay_advance", relay.advance_target(), platform="cpu")
+        _REGISTERED.append(True)
+    return relay
+
+
+_REGISTERED: list[bool] = []
+
+
 class _BiasForce(hoomd.md.force.Custom):
     """HOOMD's force hook."""
 
@@ -274,14 +340,16 @@ class HoomdBound(Bound):
         self._loop = Loop(sampler, device=device, first_step=1)
         thermostats = _thermostats(simulation.operations.integrator)
         self._kT = thermostats[0].kT if thermostats and not _is_constant(thermostats[0].kT) else None
-        self._callback = CallbackLoop(
-            self._loop,
-            n_atoms=len(self._tags),
+        self._places = Places.of(
+            len(self._tags),
             periodic=True,
             velocities=self._velocities,
             image_axes=_dimensions(simulation.state.box),
             ramped=self._kT is not None,
         )
+        self._callback = CallbackLoop(self._loop, self._places)
+        self._relay = self._make_relay()
+        self._relayed = False
         self._seen, self._box_moves = -1, True
         self._seed = simulation.seed
         self._views: dict[str, View] = {}
@@ -308,17 +376,11 @@ class HoomdBound(Bound):
         self._box_moves = len(operations.updaters) > 0 or len(_barostats(operations.integrator)) > 0
         self._seen = self._simulation.timestep  # what was seen at the end of the last run is not a new step
         self._memory = None
-        before, failure = int(self._loop.state.step), None
-        self._callback.start(log_every)
+        before = int(self._loop.state.step)
         with interrupts_deferred():
-            try:
-                self._simulation.run(n_steps)
-            except _StoppedError:
-                pass
-            except Exception as error:
-                failure = error
-            finally:
-                self._callback.finish()
+            failure = (
+                self._run_called(n_steps, log_every) if self._relay is None else self._run_relayed(n_steps, log_every)
+            )
         rows = self._loop.take_rows()
         state = self._loop.state
         if isinstance(failure, FloatingPointError):
@@ -339,6 +401,60 @@ class HoomdBound(Bound):
             )
         return rows
 
+    def _run_called(self, n_steps: int, log_every: int) -> Exception | None:
+        """HOOMD runs and calls the compiled bias at each evaluation of forces; returns what went wrong."""
+        self._callback.start(log_every)
+        try:
+            self._simulation.run(n_steps)
+        except _StoppedError:
+            pass
+        except Exception as error:
+            return error
+        finally:
+            self._callback.finish()
+        return None
+
+    def _run_relayed(self, n_steps: int, log_every: int) -> Exception | None:
+        """The compiled loop runs and resumes HOOMD, up to each evaluation of forces; returns what went wrong."""
+        failure = None
+        with jax.enable_x64(True):
+            address = jax.device_put(np.int64(self._relay.address), self._loop.device)
+            engine = _RelayedEngine(address=address, places=self._places)
+        self._relay.start(lambda: self._simulation.run(n_steps))
+        self._relayed = True
+        try:
+            self._loop.run(engine, log_every)
+        except Exception as error:
+            failure = error
+        finally:
+            self._relayed = False
+            try:
+                self._relay.finish()
+            except Exception as error:
+                failure = error
+        return failure
+
+    def _make_relay(self) -> Any:
+        """What resumes HOOMD from inside the compiled loop; None where HOOMD calls the bias instead."""
+        if self.sampler.stops or os.environ.get("PYSAMP_HOOMD_CALLBACK", "0") not in ("", "0"):
+            return None
+        relay = _load_relay()
+        if relay is None:
+            return None
+        n_forces = 1 + 3 * len(self._tags) + 6
+        return relay.Relay(n_handed=self._places.size, n_forces=n_forces, tags=self._tags.tolist())
+
+    def _connect_relay(self, memory: "_Memory") -> None:
+        places, relay = self._places, self._relay
+        relay.set_places(memory.rtag)
+        relay.add_source(memory.position, places.positions.start)
+        if places.velocities is not None:
+            relay.add_source(memory.velocity, places.velocities.start)
+        relay.add_source(memory.image, places.images.start)
+        relay.add_target(memory.force, 1)
+        relay.add_total(memory.energy, 0)
+        relay.add_total(memory.virial, 1 + 3 * len(self._tags))
+
     def set_forces(self, timestep: int) -> None:
         """Evaluate the bias and write it into the arrays of the force."""
         memory = self._memory
@@ -346,6 +462,19 @@ class HoomdBound(Bound):
             self._box = box_vectors(self._simulation.state.box)
         if memory is None:
             memory = self._memory = _Memory(self._simulation.state, self._force)
+            if self._relayed:
+                self._connect_relay(memory)
+                self._relay.handed[self._places.box] = self._box.reshape(-1)
+        if self._relayed:
+            if self._box_moves:
+                self._relay.handed[self._places.box] = self._box.reshape(-1)
+            if self._kT is not None:
+                self._relay.handed[self._places.kT] = self._kT(timestep)
+            kind = SAME_STEP if timestep == self._seen else NEW_STEP
+            self._seen = timestep
+            if not self._relay.exchange(kind):
+                raise FloatingPointError("a bias energy or force is not finite")
+            return
         index = memory.rtag[self._tags]
         positions, images = memory.position[index], memory.image[index]
         velocities = memory.velocity[index] if self._velocities else None
@@ -361,7 +490,7 @@ class HoomdBound(Bound):
         if not math.isfinite(packed.sum()):
             raise FloatingPointError("a bias energy or force is not finite")
         memory.force[index] = packed[1:-6].reshape(-1, 3)
-        first = index[0]  # HOOMD has both for each particle; it is their sums that count
+        first = index[0] if len(index) else 0  # HOOMD has both for each particle; it is their sums that count
         memory.energy[first] = packed[0]
         memory.virial[first] = packed[-6:]
 
@@ -395,8 +524,12 @@ class HoomdBound(Bound):
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        """HOOMD's version and device."""
-        return {"engine_version": hoomd.version.version, "platform": type(self._simulation.device).__name__}
+        """HOOMD's version and device, and the route."""
+        return {
+            "engine_version": hoomd.version.version,
+            "platform": type(self._simulation.device).__name__,
+            "route": "called" if self._relay is None else "relayed",
+        }
 
     def snapshots(self) -> list[Snapshot]:
         """Positions across the borders of the box, velocities, and what more it takes to go on exactly."""

@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 from openmm import unit
 
 from ..api import bind, describe
-from ..callback_loop import CallbackLoop
+from ..callback_loop import CallbackLoop, Places
 from ..errors import InvalidInputError, PysampWarning, SimulationError, UnsupportedError
 from ..loop import FINISHED, MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop, prefer_synchronous_dispatch
 from ..sampler import BiasForces, Particles, Sampler, SamplerState
@@ -555,13 +555,10 @@ class PythonForceBound(OpenMMBound):
         self._atoms = np.asarray(self.sampler.atoms, dtype=np.int64)
         self._periodic, self._velocities = self.system.periodic, self.sampler.needs_velocities
         self._positions = np.zeros((len(self._atoms if self._copy is None else self.system.masses), 3))
-        self._callback = CallbackLoop(
-            self._loop,
-            n_atoms=len(self._atoms),
-            periodic=self._periodic,
-            velocities=self._velocities,
-            energy=self._copy is not None,
+        places = Places.of(
+            len(self._atoms), periodic=self._periodic, velocities=self._velocities, energy=self._copy is not None
         )
+        self._callback = CallbackLoop(self._loop, places)
         self._last_step = -1
         self._not_finite = False
         self._force_index = self._engine_system.addForce(force)

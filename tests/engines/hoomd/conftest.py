@@ -1,6 +1,6 @@
 """Small systems for the tests of the HOOMD-blue backend."""
 
-# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false, reportOptionalMemberAccess=false
 
 import importlib
 import sys
@@ -31,6 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def systems() -> ModuleType:
     """This module, whose functions build systems."""
     return sys.modules[__name__]
+
+
+@pytest.fixture(params=["relayed", "called"])
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways in which HOOMD and the compiled bias take turns."""
+    if request.param == "called":
+        monkeypatch.setenv("PYSAMP_HOOMD_CALLBACK", "1")
+    else:
+        pytest.importorskip("pysamp.backends._relay", reason="the native extension was not built")
+    return request.param
 
 
 def frame(

@@ -1,6 +1,6 @@
 """The HOOMD backend keeps the contract of backends; memory, order of particles, exactly once."""
 
-# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false, reportOptionalMemberAccess=false
 
 import hoomd
 import hoomd.md
@@ -13,6 +13,8 @@ import pysamp
 from pysamp.colvars import DihedralAngle, Distance, Group
 from pysamp.methods import ABF, HarmonicBias, Metadynamics, Unbiased
 from pysamp.testing import check_backend
+
+pytestmark = pytest.mark.usefixtures("route")
 
 PAIR = Distance([0, 13])
 METHOD = Metadynamics(PAIR, height=0.5, sigma=0.1, stride=4, bias_factor=5.0)
@@ -175,3 +177,74 @@ def test_forces_are_those_of_the_energy(systems):
     applied = with_bias - without
     assert np.abs(expected.forces).max() > 0.1
     np.testing.assert_allclose(applied[list(bound.sampler.atoms)], expected.forces, atol=1e-9)
+
+
+def test_the_route_is_the_one_that_was_asked_for(systems, route):
+    with pysamp.bind(systems.fluid(), METHOD) as bound:
+        assert (bound._relay is None) == (route == "called")
+        assert bound.provenance["route"] == route
+
+
+def test_a_step_that_is_not_one_function(systems):
+    """XLA runs several functions in several threads."""
+
+    def sorted_largest(x, cell):
+        return jnp.sort(jnp.sum(cell.displacement(x[:1], x[1:]) ** 2, axis=-1))[-1]
+
+    largest = pysamp.colvars.custom(sorted_largest, atoms=range(8))
+    with pysamp.bind(systems.fluid(), HarmonicBias(largest, kspring=0.1, center=1.0)) as bound:
+        rows = bound.run(20, log_every=1)[0]
+        assert int(bound.states[0].step) == 20
+    assert rows[:, 0].tolist() == [*range(1, 21)]
+
+
+def test_what_the_users_own_python_raises_is_told(systems):
+    class Broken(hoomd.md.force.Custom):
+        def set_forces(self, timestep):
+            if timestep == 5:
+                raise KeyError("of the user")
+
+    simulation = systems.fluid()
+    simulation.operations.integrator.forces.append(Broken())
+    with pysamp.bind(simulation, Unbiased(PAIR)) as bound, pytest.raises(pysamp.SimulationError, match="of the user"):
+        bound.run(10)
+
+
+def test_the_users_own_python_goes_on(systems):
+    """A writer of the user's own runs at its steps, and sees what it would see without a bias."""
+
+    class Note(hoomd.custom.Action):
+        def __init__(self):
+            self.steps = []
+
+        def act(self, timestep):
+            with self._state.cpu_local_snapshot as snapshot:
+                self.steps.append((timestep, float(np.array(snapshot.particles.position)[0, 0])))
+
+    seen = []
+    for is_biased in (False, True):
+        simulation, note = systems.fluid(), Note()
+        simulation.operations.writers.append(hoomd.write.CustomWriter(action=note, trigger=hoomd.trigger.Periodic(3)))
+        if is_biased:
+            with pysamp.bind(simulation, Unbiased(PAIR)) as bound:
+                bound.run(4)
+                bound.run(6)
+        else:
+            simulation.run(4)
+            simulation.run(6)
+        seen.append(note.steps)
+    assert [step for step, _ in seen[0]] == [3, 6, 9]
+    assert seen[0] == seen[1]
+
+
+def test_simulations_in_threads(systems):
+    """Each in a thread of its own, at the same time: the same as one after the other."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def run(seed):
+        return pysamp.run(METHOD, systems.fluid, 200, log_every=10, seed=seed, progress=False).log.xi.values
+
+    alone = [run(seed) for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(run, (1, 2)))
+    np.testing.assert_array_equal(alone, together)

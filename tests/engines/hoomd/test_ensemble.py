@@ -1,6 +1,6 @@
 """Physics under HOOMD: ensembles, pressures and volumes under a bias, temperatures that change, momenta."""
 
-# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false, reportOptionalMemberAccess=false
 
 from typing import ClassVar
 

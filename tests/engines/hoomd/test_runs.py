@@ -1,6 +1,6 @@
 """Runs, checkpoints, replicas, trajectories that end where a method says, and errors before the first step."""
 
-# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false, reportOptionalMemberAccess=false
 
 import equinox as eqx
 import hoomd
