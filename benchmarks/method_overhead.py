@@ -20,6 +20,9 @@ from openmm_overhead import PHI, PSI, Contender, biased, measure, metadynamics, 
 
 from pysamp.methods import (
     ABF,
+    ANN,
+    CFF,
+    FUNN,
     AbstractMethod,
     ExtendedABF,
     HarmonicBias,
@@ -35,12 +38,16 @@ from pysamp.methods import (
 
 CVS, GRID = [PHI, PSI], torus(100, 100)
 REFERENCE, TARGET = "Metadynamics", 1.5
+TRAIN_EVERY = 10**9  # the ordinary step; training is apart from it
 SPRINGS = {"sigma": 0.1, "tau": 0.2}
 
 METHODS: dict[str, AbstractMethod] = {
     REFERENCE: metadynamics(),
     "ABF": ABF(CVS, grid=GRID),
     "SpectralABF": SpectralABF(CVS, grid=GRID),
+    "ANN": ANN(CVS, grid=GRID, train_every=TRAIN_EVERY),
+    "FUNN": FUNN(CVS, grid=GRID, train_every=TRAIN_EVERY),
+    "CFF": CFF(CVS, grid=GRID, train_every=TRAIN_EVERY),
     "ExtendedABF": ExtendedABF(CVS, grid=GRID, **SPRINGS),
     "ExtendedABF with hills": ExtendedABF(CVS, grid=GRID, hills=metadynamics(), **SPRINGS),
     "OPESExpanded": OPESExpanded(

@@ -10,7 +10,7 @@ from ..api import analyze
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..methods.abf import ABF, ABFState
-from ..methods.spectral_abf import SpectralABF
+from ..methods.fitted_force import AbstractFittedForce
 from ..results import Run
 from .errors import jackknife_error
 from .free_energy import FreeEnergy, weights_of
@@ -34,16 +34,16 @@ def _analyze_abf(method: ABF, run: Run, /, *, grid: Grid | None = None, discard:
 
 
 @analyze.dispatch
-def _analyze_spectral_abf(
-    method: SpectralABF, run: Run, /, *, grid: Grid | None = None, discard: float | None = None
+def _analyze_fitted_force(
+    method: AbstractFittedForce, run: Run, /, *, grid: Grid | None = None, discard: float | None = None
 ) -> FreeEnergy:
-    """The average force in each bin, integrated, as for ABF: free of what the truncated series leaves out."""
+    """The average force in each bin, integrated, as for ABF: free of what a truncated series or a small network leaves out."""
     place = place_of(run, method)
     return _integrated(method, run, [state.methods[place].samples for state in run.states], grid, discard)
 
 
 def _integrated(
-    method: ABF | SpectralABF, run: Run, states: Sequence[ABFState], grid: Grid | None, discard: float | None
+    method: ABF | AbstractFittedForce, run: Run, states: Sequence[ABFState], grid: Grid | None, discard: float | None
 ) -> FreeEnergy:
     check_discard(discard)
     if grid is not None and grid is not method.grid:

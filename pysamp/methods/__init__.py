@@ -1,9 +1,12 @@
 """Sampling methods: pure functions in the space of collective variables."""
 
 from .abf import ABF
+from .ann import ANN
 from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
+from .cff import CFF
 from .expansions import AbstractExpansion, Multithermal, MultiUmbrella
 from .extended_abf import ExtendedABF
+from .funn import FUNN
 from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
 from .opes import OPES, OPESExplore
@@ -16,6 +19,9 @@ from .walls import HarmonicWalls
 
 __all__ = [
     "ABF",
+    "ANN",
+    "CFF",
+    "FUNN",
     "OPES",
     "AbstractExpansion",
     "AbstractMethod",

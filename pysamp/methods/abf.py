@@ -109,10 +109,7 @@ class ABF(AbstractMethod[ABFState]):
 
     def truncated(self, state: ABFState, n_steps: int) -> ABFState:
         """The blocks of time that had ended."""
-        n_blocks = min(n_steps, int(state.n_steps)) // int(state.block_length)
-        sums = np.where(np.arange(N_BLOCKS)[None, :, None] < n_blocks, np.asarray(state.sums), 0.0)
-        kept = np.asarray(n_blocks * int(state.block_length))
-        return eqx.tree_at(lambda s: (s.sums, s.n_steps), state, (sums, kept))
+        return until(state, n_steps)
 
     def diagnostics(self, state: ABFState) -> Mapping[str, Float[Array, ""]]:
         """Steps outside the grid."""
@@ -138,6 +135,14 @@ def no_samples(grid: Grid, obs: Observation) -> ABFState:
         momentum=jnp.zeros_like(obs.xi),
         outside=zero,
     )
+
+
+def until(state: ABFState, n_steps: int) -> ABFState:
+    """The blocks of time that had ended after so many steps."""
+    n_blocks = min(n_steps, int(state.n_steps)) // int(state.block_length)
+    sums = np.where(np.arange(N_BLOCKS)[None, :, None] < n_blocks, np.asarray(state.sums), 0.0)
+    kept = np.asarray(n_blocks * int(state.block_length))
+    return eqx.tree_at(lambda s: (s.sums, s.n_steps), state, (sums, kept))
 
 
 def collect(

@@ -2,11 +2,10 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
@@ -16,34 +15,17 @@ from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..units import as_positive
-from .abf import ABFState, collect, no_samples
-from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid
-from .metadynamics import interpolate
+from .base import Observation, as_cvs, as_stride, check_grid
+from .fitted_force import AbstractFittedForce
 
-__all__ = ["SpectralABF", "SpectralABFState"]
+__all__ = ["SpectralABF"]
 
 _CONFIDENCE = 0.9  # in the last fit, where there are no samples yet
 _MOST_MODES = 24
 _LEAST_BINS = 4
 
 
-class SpectralABFState(eqx.Module):
-    """Samples of the force, the series fitted to them, and the bias potential that follows from it.
-
-    Attributes:
-        samples: sums of force samples, as in :class:`~pysamp.methods.ABF`.
-        coefficients: of the free energy in the basis [energy]; flat, as the table is, so that their layout in memory is fixed.
-        table: bias at the grid's nodes, one ghost node beyond either end of each axis [energy].
-        applied: bias force at the last step [energy / CV unit].
-    """
-
-    samples: ABFState
-    coefficients: Float[Array, " modes"]
-    table: Float[Array, " nodes"]
-    applied: Float[Array, " n"]
-
-
-class SpectralABF(AbstractMethod[SpectralABFState]):
+class SpectralABF(AbstractFittedForce):
     r"""Adaptive biasing force whose mean force is a Fourier or Chebyshev series, fitted during the run.
 
     The free energy is written as a series in one to three CVs,
@@ -94,8 +76,6 @@ class SpectralABF(AbstractMethod[SpectralABFState]):
         Darve, Rodriguez-Gomez & Pohorille, J. Chem. Phys. 128, 144120 (2008), doi 10.1063/1.2829861.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"momentum"})
-
     cvs: tuple[AbstractCV, ...]
     grid: Grid
     fit_every: Int[np.ndarray, ""]
@@ -140,63 +120,33 @@ class SpectralABF(AbstractMethod[SpectralABFState]):
                     f"{n_modes} modes for {label} are too many for {n_bins} bins: at most {max((n_bins - 1) // 2, 1)}."
                 )
 
-    def init(self, obs: Observation) -> SpectralABFState:
-        """No samples, no bias."""
-        bases, dtype = self._bases(), obs.xi.dtype
-        return SpectralABFState(
-            samples=no_samples(self.grid, obs),
-            coefficients=jnp.zeros(math.prod(len(basis.stiffness) for basis in bases), dtype=dtype),
-            table=jnp.zeros(math.prod(len(basis.nodes) for basis in bases), dtype=dtype),
-            applied=jnp.zeros_like(obs.xi),
-        )
+    @property
+    def interval(self) -> Int[Array | np.ndarray, ""]:
+        """Steps between fits."""
+        return self.fit_every
 
-    def update(self, state: SpectralABFState, obs: Observation) -> SpectralABFState:
-        """Add the force since the last step to the bin of the last step; fit now and then."""
-        samples = collect(self.grid, state.samples, obs, lambda sums: state.applied)
-        due = (obs.step % self.fit_every == 0) & (obs.step > 0)
-        kept = samples.sums, state.coefficients, state.table
-        # The sums go through the branch, behind a barrier: if they were only read in it, XLA would copy them at every step.
-        sums, coefficients, table = jax.lax.cond(
-            due,
-            lambda: jax.lax.optimization_barrier((samples.sums, *self._fitted(samples.sums, state.coefficients))),
-            lambda: jax.lax.optimization_barrier(kept),
-        )
-        samples = eqx.tree_at(lambda s: s.sums, samples, sums)
-        _, gradient = self._value_and_gradient(table, obs.xi)
-        return SpectralABFState(samples, coefficients, table, -gradient)
-
-    def bias(self, state: SpectralABFState, obs: Observation) -> Bias:
-        """Minus the fitted free energy, and its exact gradient."""
-        energy, gradient = self._value_and_gradient(state.table, obs.xi)
-        return Bias(energy, -gradient)
-
-    def diagnostics(self, state: SpectralABFState) -> Mapping[str, Float[Array, ""]]:
-        """Steps outside the grid."""
-        return {"outside": state.samples.outside.astype(float)}
-
-    def _value_and_gradient(
-        self, table: Float[Array, " nodes"], xi: Float[Array, " n"]
-    ) -> tuple[Float[Array, ""], Float[Array, " n"]]:
-        table = table.reshape(tuple(n + 3 for n in self.grid.shape))
-        return jax.value_and_grad(lambda x: interpolate(self.grid, table, x))(xi)
+    def first_fit(self) -> Float[np.ndarray, " modes"]:
+        """Coefficients of zero."""
+        return np.zeros(math.prod(len(basis.stiffness) for basis in self._bases()))
 
     def _bases(self) -> tuple["_Basis", ...]:
         grid = self.grid
         return tuple(_basis(*axis) for axis in zip(grid.shape, self.n_modes, grid.periodic, strict=True))
 
-    def _fitted(
-        self, sums: Float[Array, "bins blocks n_plus_1"], coefficients: Float[Array, " modes"]
+    def fitted(
+        self, sums: Float[Array, "bins blocks n_plus_1"], fit: Float[Array, " modes"], obs: Observation
     ) -> tuple[Float[Array, " modes"], Float[Array, " nodes"]]:
         """Coefficients one fit further, and the bias at the nodes.
 
         Axes are measured in units of their length. In the bases that :func:`_basis` makes, the matrix of the normal equations
         is diagonal. To fill in what is missing from the last fit is an iteration towards the weighted fit.
         """
+        del obs
         grid, bases = self.grid, self._bases()
         total = jnp.sum(sums, axis=1).reshape(*grid.shape, -1)
         counts = total[..., -1]
         missing = _CONFIDENCE * jnp.maximum(0.0, 1.0 - counts / self.full_samples)
-        fitted = coefficients.reshape([len(basis.stiffness) for basis in bases])
+        fitted = fit.reshape([len(basis.stiffness) for basis in bases])
         right = jnp.zeros_like(fitted)
         for d in range(grid.n_dims):
             factors = [basis.slopes if e == d else basis.means for e, basis in enumerate(bases)]

@@ -12,6 +12,9 @@ from pysamp import Grid
 from pysamp.colvars import DihedralAngle, Displacement, Distance
 from pysamp.methods import (
     ABF,
+    ANN,
+    CFF,
+    FUNN,
     OPES,
     AbstractMethod,
     Bias,
@@ -105,6 +108,25 @@ ENTRIES = {
     "SpectralABF": {
         "one": SpectralABF(R, grid=Grid(*AXES["r"]), full_samples=3, fit_every=4),
         "mixed": SpectralABF([R, PHI], grid=MIXED, full_samples=2, fit_every=5, n_modes=[4, 3], kT=1.5),
+    },
+    "ANN": {
+        # bins so wide that some are visited twice: with one visit each there is nothing to learn
+        "one": ANN(R, grid=Grid(-1.0, 1.0, 5), layers=5, train_every=4),
+        "mixed": ANN(
+            [R, PHI],
+            grid=Grid((-0.9, -pi), (0.9, pi), (4, 5), periodic=(False, True)),
+            layers=(4, 3),
+            train_every=5,
+            kT=1.5,
+        ),
+    },
+    "FUNN": {
+        "one": FUNN(R, grid=Grid(*AXES["r"]), layers=5, full_samples=3, train_every=4),
+        "mixed": FUNN([R, PHI], grid=MIXED, layers=(4, 3), full_samples=2, train_every=7, kT=1.5),
+    },
+    "CFF": {
+        "one": CFF(R, grid=Grid(*AXES["r"]), layers=5, full_samples=3, train_every=4),
+        "mixed": CFF([R, PHI], grid=MIXED, layers=(4, 3), full_samples=2, train_every=7, kT=1.5),
     },
 }
 CASES = {f"{name}-{which}": method for name, entries in ENTRIES.items() for which, method in entries.items()}

@@ -26,11 +26,11 @@ def filled(method, forces, counts):
     counts = np.broadcast_to(np.asarray(counts, dtype=float), method.grid.shape).reshape(-1, 1)
     forces = np.asarray(forces).reshape(-1, method.n_cvs)
     sums = state.samples.sums.at[:, 0].set(jnp.asarray(np.append(forces * counts, counts, axis=1)))
-    fit = jax.jit(lambda coefficients: method._fitted(sums, coefficients))
-    coefficients, table = fit(state.coefficients)
+    fit = jax.jit(lambda coefficients: method.fitted(sums, coefficients, observe(np.zeros(method.n_cvs))))
+    coefficients, table = fit(state.fit)
     for _ in range(40):
         coefficients, table = fit(coefficients)
-    return eqx.tree_at(lambda s: (s.coefficients, s.table), state, (coefficients, table))
+    return eqx.tree_at(lambda s: (s.fit, s.table), state, (coefficients, table))
 
 
 def bin_averages(function, grid):

@@ -1,0 +1,117 @@
+"""Combined force-frequency sampling: a network that learns from forces and from how often places are visited."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..colvars.base import AbstractCV
+from ..grids import Grid
+from ..units import as_positive
+from ._frequency import energy_residuals, with_sweep
+from ._network import SCALE, Network, as_layers, train
+from .base import Observation, as_cvs, as_stride, check_grid
+from .fitted_force import AbstractFittedForce
+from .funn import slope_residuals
+
+__all__ = ["CFF"]
+
+
+class CFF(AbstractFittedForce):
+    r"""Combined force-frequency sampling: a network learns the free energy from average forces and from a histogram.
+
+    Everything is as in :class:`FUNN`, but that the network is trained on two kinds of data at once: its slopes meet the average
+    forces, and its values the free energy that the histogram gives, each in units of 10 kT,
+
+    $$\min_\theta \sum_b \sum_d w_b \left( L_d \frac{\partial A_\theta}{\partial \xi_d}(\xi_b) - T_{bd} \right)^2
+      + \sum_b u_b \left( A_\theta(\xi_b) - kT \ln \frac{D_b}{N_b} \right)^2 + \lambda |\theta - \theta_0|^2.$$
+
+    $N_b$ counts the samples of all sweeps between trainings, and $D_b = \sum_k n_k e^{f_k - V_k(\xi_b) / kT}$ undoes their
+    biases: $n_k$ samples under the bias $V_k$, whose constant $f_k$ follows when its sweep ends from what the earlier ones say
+    (one pass of WHAM). The highest free energy in a place that was visited is the zero, which places not yet visited are
+    taken to have, with little weight $u_b$. In the paper the unbiased histogram is a sum of reweighted ones.
+
+    Choose it over :class:`FUNN` where forces are noisy, as of CVs of light atoms: frequencies tell the depth of a place
+    before the average force has settled. The free energy that ``analyze`` gives is that of the forces alone.
+
+    Args:
+        cvs: collective variables, one or a list; periodic and non-periodic ones mix.
+        grid: the bins.
+        layers: number of nodes in each hidden layer, one number or several.
+        train_every: steps between trainings.
+        full_samples: samples in a bin from which on its average force counts fully.
+        kT: thermal energy [energy], only needed if the engine's integrator has none.
+
+    Raises:
+        InvalidInputError: if the grid does not fit the CVs, or numbers are not positive.
+
+    Example:
+        >>> import math
+        >>> import pysamp
+        >>> from pysamp.colvars import DihedralAngle
+        >>> from pysamp.methods import CFF
+        >>> grid = pysamp.Grid(-math.pi, math.pi, 50, periodic=True)
+        >>> CFF(DihedralAngle([4, 6, 8, 14]), grid=grid, layers=(12, 8)).layers
+        (12, 8)
+
+    References:
+        Sevgen, Guo, Sidky, Whitmer & de Pablo, J. Chem. Theory Comput. 16, 1448 (2020), doi 10.1021/acs.jctc.9b00883.
+        One pass of WHAM: Kumar et al., J. Comput. Chem. 13, 1011 (1992), doi 10.1002/jcc.540130812.
+    """
+
+    cvs: tuple[AbstractCV, ...]
+    grid: Grid
+    layers: tuple[int, ...] = eqx.field(static=True)
+    train_every: Int[np.ndarray, ""]
+    full_samples: Int[np.ndarray, ""]
+    kT: Float[np.ndarray, ""] | None
+
+    def __init__(
+        self,
+        cvs: Any,
+        *,
+        grid: Grid,
+        layers: int | Sequence[int] = 24,
+        train_every: int = 5000,
+        full_samples: int = 200,
+        kT: Any = None,
+    ):
+        self.cvs = as_cvs(cvs)
+        self.grid = grid
+        self.layers = as_layers(layers)
+        self.train_every = as_stride(train_every, "train_every")
+        self.full_samples = as_stride(full_samples, "full_samples")
+        self.kT = None if kT is None else as_positive(kT, "kT")
+
+    def __check_init__(self):
+        check_grid(self.grid, self)
+
+    @property
+    def interval(self) -> Int[Array | np.ndarray, ""]:
+        """Steps between trainings."""
+        return self.train_every
+
+    def first_fit(self) -> dict[str, Float[np.ndarray, " _"]]:
+        """Parameters of a network that is zero, and no samples."""
+        empty = np.zeros(self.grid.size)
+        return {"network": Network(self.grid, self.layers).initial(), "counted": empty, "denominators": empty}
+
+    def fitted(
+        self, sums: Float[Array, "bins blocks n_plus_1"], fit: dict[str, Float[Array, " _"]], obs: Observation
+    ) -> tuple[dict[str, Float[Array, " _"]], Float[Array, " nodes"]]:
+        """The network trained a little more, and the bias at the nodes."""
+        network = Network(self.grid, self.layers)
+        scale = SCALE * jnp.asarray(obs.kT if self.kT is None else self.kT)
+        total, parameters = jnp.sum(sums, axis=1), fit["network"]
+        counts = total[:, -1]
+        reduced_bias = -SCALE * network.at_bins(parameters[:-1])
+        new = jnp.sum(counts - fit["counted"])
+        denominators = with_sweep(counts, fit["denominators"], reduced_bias, new)
+        slopes = slope_residuals(network, total, self.full_samples, scale)
+        values = energy_residuals(network, counts, denominators, SCALE)
+        parameters = train(lambda theta: jnp.append(slopes(theta), values(theta)), parameters, network.initial())
+        fit = {"network": parameters, "counted": counts, "denominators": denominators}
+        return fit, -scale * network.at_nodes(parameters[:-1])

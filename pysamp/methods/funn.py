@@ -1,0 +1,126 @@
+"""Force-biasing using neural networks: adaptive biasing force with a network for the free energy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..colvars.base import AbstractCV
+from ..grids import Grid
+from ..units import as_positive
+from ._network import SCALE, Network, as_layers, soft_targets, train
+from .base import Observation, as_cvs, as_stride, check_grid
+from .fitted_force import AbstractFittedForce
+
+__all__ = ["FUNN"]
+
+
+class FUNN(AbstractFittedForce):
+    r"""Force-biasing using neural networks: cancels a mean force that a small network has learned.
+
+    Force samples are collected in the bins of a grid as in :class:`ABF`. Every ``train_every`` steps a network for the free
+    energy $A_\theta(\xi)$ is trained so that its slopes meet the average forces $\langle F \rangle_b$,
+
+    $$\min_\theta \sum_b \sum_d w_b \left( L_d \frac{\partial A_\theta}{\partial \xi_d}(\xi_b) - T_{bd} \right)^2
+      + \lambda |\theta - \theta_0|^2, \qquad
+      w_b = s_b + \tfrac{1}{10} (1 - s_b), \qquad w_b T_{bd} = -s_b L_d \langle F_d \rangle_b,$$
+
+    where $s_b = \min(1, N_b / N_\mathrm{full})$ is the share that a bin has of the samples that it should have, and $L_d$ the
+    length of an axis: what is missing counts a little, as no force. This is the ramp of :class:`ABF`, and the network extends
+    into places not visited yet. The weight decay $\lambda$, towards the random first weights, is what the evidence
+    of the data says (Bayesian regularisation). Each training takes five steps of Levenberg and Marquardt from the last
+    parameters. Periodic CVs go in as cosine and sine.
+
+    In the paper the network gives the force, one output for each CV, which for several CVs is not the gradient of anything.
+    Here its one output is the energy, and the bias $V = -A_\theta$ conservative. It is tabulated at the bins' edges and
+    interpolated by cubic convolution: the force is the exact gradient of the energy, and what a step costs does not depend on
+    the size of the network. Outside a non-periodic axis the bias is that of the nearest point on its boundary, and nothing is
+    sampled. Bins of fine grids are joined to at most 1000 cells for the training.
+
+    Choose it as :class:`SpectralABF`, where the free energy has sharp features in few places: a network puts its nodes
+    where they are needed, and does not ring. The free energy that ``analyze`` gives is that of the samples in the bins, which
+    no network can falsify.
+
+    Args:
+        cvs: collective variables, one or a list; periodic and non-periodic ones mix.
+        grid: the bins.
+        layers: number of nodes in each hidden layer, one number or several.
+        train_every: steps between trainings.
+        full_samples: samples in a bin from which on its average counts fully.
+        kT: thermal energy [energy], only needed if the engine's integrator has none.
+
+    Raises:
+        InvalidInputError: if the grid does not fit the CVs, or numbers are not positive.
+
+    Example:
+        >>> import math
+        >>> import pysamp
+        >>> from pysamp.colvars import DihedralAngle
+        >>> from pysamp.methods import FUNN
+        >>> grid = pysamp.Grid(-math.pi, math.pi, 50, periodic=True)
+        >>> FUNN(DihedralAngle([4, 6, 8, 14]), grid=grid).layers
+        (24,)
+
+    References:
+        Guo, Sevgen, Sidky, Whitmer, Hubbell & de Pablo, J. Chem. Phys. 148, 134108 (2018), doi 10.1063/1.5020733.
+        Regularisation: MacKay, Neural Comput. 4, 415 (1992), doi 10.1162/neco.1992.4.3.415.
+    """
+
+    cvs: tuple[AbstractCV, ...]
+    grid: Grid
+    layers: tuple[int, ...] = eqx.field(static=True)
+    train_every: Int[np.ndarray, ""]
+    full_samples: Int[np.ndarray, ""]
+    kT: Float[np.ndarray, ""] | None
+
+    def __init__(
+        self,
+        cvs: Any,
+        *,
+        grid: Grid,
+        layers: int | Sequence[int] = 24,
+        train_every: int = 5000,
+        full_samples: int = 200,
+        kT: Any = None,
+    ):
+        self.cvs = as_cvs(cvs)
+        self.grid = grid
+        self.layers = as_layers(layers)
+        self.train_every = as_stride(train_every, "train_every")
+        self.full_samples = as_stride(full_samples, "full_samples")
+        self.kT = None if kT is None else as_positive(kT, "kT")
+
+    def __check_init__(self):
+        check_grid(self.grid, self)
+
+    @property
+    def interval(self) -> Int[Array | np.ndarray, ""]:
+        """Steps between trainings."""
+        return self.train_every
+
+    def first_fit(self) -> Float[np.ndarray, " k"]:
+        """Parameters of a network that is zero."""
+        return Network(self.grid, self.layers).initial()
+
+    def fitted(
+        self, sums: Float[Array, "bins blocks n_plus_1"], fit: Float[Array, " k"], obs: Observation
+    ) -> tuple[Float[Array, " k"], Float[Array, " nodes"]]:
+        """The network trained a little more, and the bias at the nodes."""
+        network = Network(self.grid, self.layers)
+        scale = SCALE * jnp.asarray(obs.kT if self.kT is None else self.kT)
+        slopes = slope_residuals(network, jnp.sum(sums, axis=1), self.full_samples, scale)
+        fit = train(slopes, fit, network.initial())
+        table = -scale * network.at_nodes(fit[:-1])
+        return fit, table - jnp.mean(table)
+
+
+def slope_residuals(network: Network, total: Float[Array, "bins n_plus_1"], full_samples: Any, scale: Any) -> Any:
+    """Residuals of the network's slopes against the average forces, as a function of its parameters."""
+    joined = network.joined(total)
+    lengths = network.grid.upper - network.grid.lower
+    weights, targets = soft_targets(-joined[:, :-1] * (lengths[None] / scale), joined[:, -1:], full_samples)
+    points = jnp.asarray(network.points)
+    return lambda parameters: (weights * (network.slopes(parameters, points).T - targets)).reshape(-1)
