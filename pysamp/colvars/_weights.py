@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..errors import InvalidInputError
 from ..system import System
 from ..units import as_array
-from .base import AbstractCV, Group
+from .base import AbstractCV, Energy, Group
 
 _CV = TypeVar("_CV", bound=AbstractCV)
 
@@ -46,7 +46,11 @@ def with_masses(cv: _CV, system: System, *where: Callable[[_CV], Any]) -> _CV:
     for place in where:
         if place(cv) is None:
             masses = np.array(
-                [system.masses[list(p.indices) if isinstance(p, Group) else p].sum() for p in cv.atoms],
+                [
+                    system.masses[list(p.indices) if isinstance(p, Group) else p].sum()
+                    for p in cv.atoms
+                    if not isinstance(p, Energy)
+                ],
                 dtype=np.float64,
             )
             if not masses.any():

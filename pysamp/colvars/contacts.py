@@ -266,7 +266,7 @@ class NativeContacts(AbstractCV):
             'NativeContacts(0-4, 1-5, 2-6, 3-7, 4-8, 5-9)'
         """
         x, numbers = as_array(positions), np.asarray(residues)
-        points = np.asarray([int(point) for point in as_points(atoms) if not isinstance(point, Group)])
+        points = np.asarray([point for point in as_points(atoms) if isinstance(point, int)])
         first, second = (points[k] for k in np.triu_indices(len(points), 1))
         r = np.linalg.norm(x[first] - x[second], axis=1)
         native = (r < float(as_float(cutoff))) & (np.abs(numbers[first] - numbers[second]) >= separation)

@@ -1,6 +1,7 @@
 """Sampling methods: pure functions in the space of collective variables."""
 
 from .abf import ABF
+from .adaptive_path import AdaptivePath
 from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
 from .expansions import AbstractExpansion, Multithermal, MultiUmbrella
 from .extended_abf import ExtendedABF
@@ -20,6 +21,7 @@ __all__ = [
     "AbstractExpansion",
     "AbstractMethod",
     "AbstractStaticBias",
+    "AdaptivePath",
     "Bias",
     "ExtendedABF",
     "HarmonicBias",
