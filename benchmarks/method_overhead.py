@@ -18,15 +18,19 @@ import openmm
 import systems
 from openmm_overhead import PHI, PSI, Contender, biased, measure, metadynamics, plain, summary, torus
 
+import pysamp
+from pysamp.colvars import Path
 from pysamp.methods import (
     ABF,
     ANN,
     CFF,
     FUNN,
     AbstractMethod,
+    AdaptivePath,
     ExtendedABF,
     HarmonicBias,
     HarmonicWalls,
+    Metadynamics,
     MovingRestraint,
     MultiUmbrella,
     OPESExpanded,
@@ -41,6 +45,11 @@ REFERENCE, TARGET = "Metadynamics", 1.5
 TRAIN_EVERY = 10**9  # the ordinary step; training is apart from it
 SPRINGS = {"sigma": 0.1, "tau": 0.2}
 
+PATH = Path(CVS, [[-1.4 + 0.12 * i, 1.2 - 0.1 * i] for i in range(21)])
+HILLS_ON_PATH = Metadynamics(
+    PATH["s"], height=1.2, sigma=0.7, stride=500, bias_factor=10, grid=pysamp.Grid(-1.0, 23.0, 240)
+)
+
 METHODS: dict[str, AbstractMethod] = {
     REFERENCE: metadynamics(),
     "ABF": ABF(CVS, grid=GRID),
@@ -50,6 +59,7 @@ METHODS: dict[str, AbstractMethod] = {
     "CFF": CFF(CVS, grid=GRID, train_every=TRAIN_EVERY),
     "ExtendedABF": ExtendedABF(CVS, grid=GRID, **SPRINGS),
     "ExtendedABF with hills": ExtendedABF(CVS, grid=GRID, hills=metadynamics(), **SPRINGS),
+    "AdaptivePath": AdaptivePath(PATH, HILLS_ON_PATH, stride=500),
     "OPESExpanded": OPESExpanded(
         MultiUmbrella(CVS, centers=[[a, b] for a in range(-3, 4) for b in range(-3, 4)], sigma=0.7, barrier=50.0),
         stride=500,

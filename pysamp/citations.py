@@ -6,6 +6,7 @@ from typing import Any
 
 from .colvars.base import AbstractComposite, AbstractCV
 from .errors import InvalidInputError
+from .methods.adaptive_path import AdaptivePath
 from .methods.base import AbstractMethod
 from .results import Run
 
@@ -62,7 +63,9 @@ def _collect(used: Any) -> Iterator[tuple[str, str]]:
             text = _references(type(item))
             if text:
                 yield type(item).__name__, text
-            if isinstance(item, AbstractMethod | AbstractComposite):
+            if isinstance(item, AdaptivePath):
+                yield from _collect([item.path, *item.methods])
+            elif isinstance(item, AbstractMethod | AbstractComposite):
                 yield from _collect(item.cvs)
         else:
             raise InvalidInputError(f"citation takes a method, a CV, a Run, or a list of them; got {item!r}.")

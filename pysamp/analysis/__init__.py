@@ -2,6 +2,7 @@
 
 from . import (  # noqa: F401 (they register their overloads of analyze)
     abf,
+    adaptive_path,
     ann,
     extended_abf,
     opes,

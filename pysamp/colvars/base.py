@@ -111,7 +111,7 @@ def as_points(atoms: Any) -> type_of_points:
     """
     if isinstance(atoms, str | bytes) or not isinstance(atoms, Iterable):
         raise InvalidInputError(f"atoms must be a list of indices or Groups, got {atoms!r}.")
-    points = tuple(item if isinstance(item, Group | Energy) else _as_index(item) for item in atoms)
+    points = tuple(item if isinstance(item, Group) else _as_index(item) for item in atoms)
     if len(set(points)) != len(points):
         raise InvalidInputError(f"atoms lists the same particle or group twice: {list(points)}.")
     return points

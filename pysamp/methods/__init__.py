@@ -1,6 +1,7 @@
 """Sampling methods: pure functions in the space of collective variables."""
 
 from .abf import ABF
+from .adaptive_path import AdaptivePath
 from .ann import ANN
 from .base import AbstractMethod, AbstractStaticBias, Bias, Observation
 from .cff import CFF
@@ -26,6 +27,7 @@ __all__ = [
     "AbstractExpansion",
     "AbstractMethod",
     "AbstractStaticBias",
+    "AdaptivePath",
     "Bias",
     "ExtendedABF",
     "HarmonicBias",

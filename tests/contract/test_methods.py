@@ -9,7 +9,7 @@ import pytest
 
 import pysamp.methods
 from pysamp import Grid
-from pysamp.colvars import DihedralAngle, Displacement, Distance
+from pysamp.colvars import DihedralAngle, Displacement, Distance, Path
 from pysamp.methods import (
     ABF,
     ANN,
@@ -17,6 +17,7 @@ from pysamp.methods import (
     FUNN,
     OPES,
     AbstractMethod,
+    AdaptivePath,
     Bias,
     ExtendedABF,
     HarmonicBias,
@@ -37,6 +38,7 @@ from pysamp.testing import check_method
 R, PHI, PSI = Distance([0, 1]), DihedralAngle([0, 1, 2, 3]), DihedralAngle([1, 2, 3, 4])
 VECTOR = Displacement([0, 1])
 HILLS = {"height": 0.5, "stride": 4}
+PATH = Path([R, PHI], [[-0.4, 2.5], [0.0, 3.2], [0.4, 3.6]])
 AXES = {"r": ((-0.4,), (0.4,), (16,)), "phi": ((-pi,), (pi,), (40,))}
 MIXED = Grid((-0.4, -pi), (0.4, pi), (16, 40), periodic=(False, True))
 
@@ -79,6 +81,18 @@ ENTRIES = {
         "grid": OPES([R, PHI], barrier=5.0, sigma=[0.06, 0.2], stride=2, grid=MIXED, kT=1.5, bias_factor=4),
     },
     "OPESExplore": {"": OPESExplore(R, barrier=5.0, sigma=0.1, stride=2)},
+    "AdaptivePath": {
+        "one": AdaptivePath(PATH, Metadynamics(PATH["s"], sigma=0.3, **HILLS), stride=5),
+        "tube": AdaptivePath(
+            PATH,
+            [
+                Metadynamics(PATH, sigma=[0.3, 0.1], grid=Grid((0.0, -2.0), (4.0, 30.0), (16, 512)), **HILLS),
+                HarmonicWalls(PATH["z"], upper=0.1, kspring=2.0),
+            ],
+            stride=5,
+            half_life=50,
+        ),
+    },
     "OPESExpanded": {
         "temperatures": OPESExpanded(Multithermal(kT=(0.5, 2.0)), stride=1, n_observations=10),
         "umbrellas": OPESExpanded(

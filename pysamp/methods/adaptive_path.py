@@ -1,0 +1,258 @@
+"""A path in CV space that finds its place while the system is biased along it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..colvars.base import AbstractCV, Combination, difference
+from ..colvars.paths import Path, progress
+from ..errors import InvalidInputError
+from ..units import as_float, as_positive
+from .base import AbstractMethod, Bias, Observation, as_stride
+
+__all__ = ["AdaptivePath"]
+
+
+class AdaptivePathState(eqx.Module):
+    """Where the path is, what has been seen since it last moved, and the states of the biases along it.
+
+    Attributes:
+        nodes: of the path now.
+        weights: how many samples each node has had, older ones counting less.
+        fresh: how many of them since the path last moved.
+        drifts: sum of the displacements of those from the path.
+        progress: s and z at the last step.
+        energies: of the biases at the last step [energy].
+        methods: states of the biases.
+    """
+
+    nodes: Float[Array, "m n"]
+    weights: Float[Array, " m"]
+    fresh: Float[Array, " m"]
+    drifts: Float[Array, "m n"]
+    progress: Float[Array, "2"]
+    energies: Float[Array, " b"]
+    methods: tuple[Any, ...]
+
+
+class AdaptivePath(AbstractMethod[AdaptivePathState]):
+    r"""Biases along a path that moves to where the transition goes: path metadynamics with an adaptive path.
+
+    The bias acts on the progress $s$ (and distance $z$) of a :class:`~pysamp.colvars.Path` between two known end points. While
+    the system goes to and fro, every inner node moves by the mean displacement of the samples near it,
+
+    $$u_j \leftarrow u_j + \frac{\sum_t w_j(t)\,[\xi(t) - p(t)]}{\sum_t w_j(t)},$$
+
+    where $p(t)$ is the point of the path nearest to $\xi(t)$ and $w_j$ is the share of node $j$ in it, between 0 and 1: the sum
+    above is over the samples since the last move, the one below over all, older ones counting less. The nodes are also drawn
+    towards the middle of their neighbours a little, and put at equal distances along the path. It converges to the average path
+    of the transition, which is that of minimum free energy where the valley is straight across the path; so one dimension is
+    sampled however many CVs describe the transition. Add a :class:`~pysamp.methods.HarmonicWalls` on ``path["z"]`` to keep
+    samples near the path (a "tube").
+
+    Equation to code: $u$ ``nodes``, $\sum w$ ``weights``, $\sum w (\xi - p)$ ``drifts``, half-life $\tau$ ``half_life``.
+
+    The log has the CVs of the path, and $s$ and $z$ on the path as it was at the time as diagnostics. ``pysamp.analyze`` takes
+    these: it gives the free energy along the path by the estimator of the first adaptive bias. For a result that does not
+    remember how the path came about, bias ``method.found(state)`` in a further run.
+
+    Args:
+        path: where it starts: a straight line between the two ends will do; its ends stay, and should lie in minima.
+        methods: one bias or several that act on ``path["s"]``, ``path["z"]`` or ``path``.
+        stride: steps between moves of the path.
+        half_life: steps after which a sample counts half; None to average over all, which converges but remembers a bad start.
+        smoothing: how strongly nodes are drawn to the middle of their neighbours, in units of how strongly samples draw them;
+            0 for not at all. It cuts corners of a path of curvature radius R with nodes h apart by some smoothing h^2 / (2 R).
+
+    Raises:
+        InvalidInputError: if a bias acts on something else, needs momenta, has windows or ends its trajectories.
+
+    Example:
+        >>> from pysamp.colvars import DihedralAngle, Path
+        >>> from pysamp.methods import AdaptivePath, Metadynamics
+        >>> phi, psi = DihedralAngle([4, 6, 8, 14]), DihedralAngle([6, 8, 14, 16])
+        >>> path = Path([phi, psi], [[-1.4 + 0.12 * i, 1.2 - 0.1 * i] for i in range(21)])
+        >>> method = AdaptivePath(path, Metadynamics(path["s"], height=1.0, sigma=1.0, stride=500), stride=1000)
+        >>> method.n_cvs
+        2
+
+    References:
+        Diaz Leines & Ensing, Phys. Rev. Lett. 109, 020601 (2012), doi 10.1103/PhysRevLett.109.020601;
+        Perez de Alba Ortiz et al., J. Chem. Phys. 149, 072320 (2018), doi 10.1063/1.5027392.
+    """
+
+    path: Path
+    methods: tuple[AbstractMethod, ...]
+    stride: Int[np.ndarray, ""]
+    half_life: Float[np.ndarray, ""]
+    smoothing: Float[np.ndarray, ""]
+
+    def __init__(self, path: Any, methods: Any, *, stride: Any, half_life: Any = None, smoothing: Any = 0.5):
+        if not isinstance(path, Path):
+            raise InvalidInputError(f"AdaptivePath needs a pysamp.colvars.Path, got {path!r}.")
+        self.path = path
+        self.methods = tuple(methods) if isinstance(methods, list | tuple) else (methods,)
+        self.stride = as_stride(stride, "stride")
+        self.half_life = np.asarray(np.inf) if half_life is None else as_positive(half_life, "half_life")
+        self.smoothing = as_float(smoothing)
+        if not 0 <= self.smoothing < 1:
+            raise InvalidInputError(f"smoothing must be from 0 to 1, got {smoothing!r}.")
+        if not self.methods or not all(isinstance(method, AbstractMethod) for method in self.methods):
+            raise InvalidInputError(f"AdaptivePath needs one bias on the path, or a list of them, got {methods!r}.")
+        for method in self.methods:
+            if method.needs or method.stops or method.n_replicas > 1:
+                raise InvalidInputError(
+                    f"{type(method).__name__} cannot act along a path that moves: it needs momenta, has windows, or ends its "
+                    "trajectories. Use Metadynamics, OPES or ExtendedABF on path['s']."
+                )
+            wrong = [cv for cv in method.cvs if not _is_of(cv, path)]
+            if wrong:
+                raise InvalidInputError(
+                    f"A bias of AdaptivePath must act on path['s'], path['z'] or path, and that very path; got {wrong[0].name}."
+                )
+
+    @property
+    def cvs(self) -> tuple[AbstractCV, ...]:
+        """The CVs that span the space of the path."""
+        return self.path.cvs
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether all biases have one."""
+        return all(method.has_energy for method in self.methods)
+
+    @property
+    def kT(self) -> Float[np.ndarray, ""] | None:
+        """What a bias was given."""
+        return next((method.kT for method in self.methods if method.kT is not None), None)
+
+    def init(self, obs: Observation) -> AdaptivePathState:
+        """The path as it was given."""
+        nodes = jnp.asarray(self.path.nodes, dtype=obs.xi.dtype)
+        states = tuple(m.init(self._seen(i, nodes, obs)) for i, m in enumerate(self.methods))
+        none = jnp.zeros_like(nodes)
+        energies = jnp.zeros(len(self.methods), dtype=obs.xi.dtype)
+        return AdaptivePathState(nodes, none[:, 0], none[:, 0], none, self._progress(obs.xi, nodes), energies, states)
+
+    def update(self, state: AdaptivePathState, obs: Observation) -> AdaptivePathState:
+        """The biases see where the system is on the path; the path sees where the system is."""
+        seen = [self._seen(i, state.nodes, obs) for i in range(len(self.methods))]
+        states = tuple(m.update(s, o) for m, s, o in zip(self.methods, state.methods, seen, strict=True))
+        energies = [m.bias(s, o).energy for m, s, o in zip(self.methods, states, seen, strict=True)]
+        share, displacement = self._projection(obs.xi, state.nodes)
+        weights = state.weights * 0.5 ** (1 / jnp.asarray(self.half_life)) + share
+        fresh = state.fresh + share
+        drifts = state.drifts + share[:, None] * displacement[None]
+        due = (obs.step + 1) % jnp.asarray(self.stride) == 0
+        nodes = jax.lax.cond(due, lambda: self._moved(state.nodes, weights, fresh, drifts), lambda: state.nodes)
+        return AdaptivePathState(
+            nodes,
+            weights,
+            jnp.where(due, 0.0, fresh),
+            jnp.where(due, 0.0, drifts),
+            self._progress(obs.xi, state.nodes),
+            jnp.stack(energies),
+            states,
+        )
+
+    def bias(self, state: AdaptivePathState, obs: Observation) -> Bias:
+        """Sum of the biases, their forces taken back to the CVs."""
+        energy, force = jnp.zeros(()), jnp.zeros_like(obs.xi)
+        for i, (method, inner) in enumerate(zip(self.methods, state.methods, strict=True)):
+            seen, pullback = jax.vjp(lambda xi, m=method: self._of_method(m, xi, state.nodes), obs.xi)
+            bias = method.bias(inner, self._seen(i, state.nodes, obs, seen))
+            energy, force = energy + bias.energy, force + pullback(bias.force)[0]
+        return Bias(energy, force)
+
+    def reserve(self, state: AdaptivePathState, n_steps: int) -> AdaptivePathState:
+        """Room for the biases."""
+        states = tuple(m.reserve(s, n_steps) for m, s in zip(self.methods, state.methods, strict=True))
+        return eqx.tree_at(lambda s: s.methods, state, states)
+
+    def diagnostics(self, state: AdaptivePathState) -> Mapping[str, Float[Array, ""]]:
+        """Progress along the path as it was, and distance from it; and those of the biases."""
+        result = {"s": state.progress[0], "z": state.progress[1]}
+        for i, (method, inner) in enumerate(zip(self.methods, state.methods, strict=True)):
+            result[f"{i}.energy"] = state.energies[i]
+            result |= {f"{i}.{name}": value for name, value in method.diagnostics(inner).items()}
+        return result
+
+    def found(self, state: AdaptivePathState) -> Path:
+        """The path as it is, to be biased or looked at: ``method.found(run.states[0].methods[0])``."""
+        nodes = np.asarray(state.nodes)
+        return Path(self.path.cvs, nodes, scales=self.path.scales, values=self.path.values)
+
+    def _progress(self, xi: Float[Array, " n"], nodes: Float[Array, "m n"]) -> Float[Array, "2"]:
+        """As the path's own, with lambda for the present distance of the nodes."""
+        first = jnp.asarray(self.path.nodes, dtype=xi.dtype)
+        spacing = jnp.sum(self.path.squares_of_neighbours(first)) / jnp.sum(self.path.squares_of_neighbours(nodes))
+        return progress(self.path.squares(xi[None], nodes), self.path.values, jnp.asarray(self.path.lam) * spacing)
+
+    def _of_method(
+        self, method: AbstractMethod, xi: Float[Array, " n"], nodes: Float[Array, "m n"]
+    ) -> Float[Array, " k"]:
+        """The CVs of one of the biases."""
+        along = self._progress(xi, nodes)
+        return jnp.concatenate([jnp.reshape(on_path(cv, along), -1) for cv in method.cvs])
+
+    def _seen(
+        self, i: int, nodes: Float[Array, "m n"], obs: Observation, xi: Float[Array, " k"] | None = None
+    ) -> Observation:
+        """What a bias sees."""
+        xi = self._of_method(self.methods[i], obs.xi, nodes) if xi is None else xi
+        return Observation(xi, obs.step, obs.kT, jax.random.fold_in(obs.key, i), jnp.zeros_like(xi), obs.timestep)
+
+    def _projection(
+        self, xi: Float[Array, " n"], nodes: Float[Array, "m n"]
+    ) -> tuple[Float[Array, " m"], Float[Array, " n"]]:
+        """Share of each node in the nearest point of the path, and the displacement of ``xi`` from that point."""
+        scales = jnp.asarray(self.path.scales, dtype=xi.dtype)[None]
+        sides = difference(nodes[1:], nodes[:-1], self.cvs) / scales
+        arms = difference(xi[None], nodes[:-1], self.cvs) / scales
+        squares = jnp.sum(sides * sides, axis=1)
+        along = jnp.clip(jnp.sum(sides * arms, axis=1) / jnp.where(squares > 0, squares, 1.0), 0.0, 1.0)
+        displacements = arms - along[:, None] * sides
+        nearest = jnp.argmin(jnp.sum(displacements**2, axis=1))
+        chosen = (jnp.arange(len(sides)) == nearest).astype(xi.dtype)
+        zero = jnp.zeros(1, dtype=xi.dtype)
+        share = jnp.concatenate([chosen * (1 - along), zero]) + jnp.concatenate([zero, chosen * along])
+        return share, jnp.sum(chosen[:, None] * displacements, axis=0) * scales[0]
+
+    def _moved(
+        self,
+        nodes: Float[Array, "m n"],
+        weights: Float[Array, " m"],
+        fresh: Float[Array, " m"],
+        drifts: Float[Array, "m n"],
+    ) -> Float[Array, "m n"]:
+        """Inner nodes moved by the mean displacement near them, then all at equal distances along the path."""
+        inner = jnp.arange(len(nodes)) % (len(nodes) - 1) != 0
+        mean = drifts / jnp.where(weights > 0, weights, 1.0)[:, None]
+        nodes = nodes + jnp.where(inner[:, None], mean, 0.0)
+        between = 0.5 * (jnp.roll(nodes, 1, axis=0) + jnp.roll(nodes, -1, axis=0))
+        part = jnp.asarray(self.smoothing) * fresh / jnp.where(weights > 0, weights, 1.0)
+        nodes = nodes + jnp.where(inner, part, 0.0)[:, None] * (between - nodes)
+        sides = difference(nodes[1:], nodes[:-1], self.cvs)
+        lengths = jnp.sqrt(self.path.squares_of_neighbours(nodes))
+        ends = jnp.cumsum(lengths)
+        wanted = ends[-1] * jnp.arange(len(nodes)) / (len(nodes) - 1)
+        passed = jnp.clip(
+            (wanted[:, None] - (ends - lengths)[None]) / jnp.where(lengths > 0, lengths, 1.0)[None], 0.0, 1.0
+        )
+        return nodes[:1] + jnp.sum(passed[:, :, None] * sides[None], axis=1)
+
+
+def _is_of(cv: AbstractCV, path: Path) -> bool:
+    return cv is path or (isinstance(cv, Combination) and len(cv.cvs) == 1 and _is_of(cv.cvs[0], path))
+
+
+def on_path(cv: AbstractCV, along: Float[Array, "2"]) -> Float[Array, "..."]:
+    """Value of a path, of one of its components, or of a function of those, from s and z."""
+    if isinstance(cv, Combination):
+        return cv.function(on_path(cv.cvs[0], along))
+    return along
