@@ -17,12 +17,17 @@ from .base import AbstractMethod, Bias, Observation, as_stride
 
 __all__ = ["AdaptivePath"]
 
+_LOOKS = 50  # samples between two moves of the path, at most; more would hardly be independent
+
+type_of_path = tuple[Float[Array, "m n"], Float[Array, ""], Float[Array, " m"], Float[Array, " m"], Float[Array, "m n"]]
+
 
 class AdaptivePathState(eqx.Module):
     """Where the path is, what has been seen since it last moved, and the states of the biases along it.
 
     Attributes:
         nodes: of the path now.
+        lam: lambda for their present distance.
         weights: how many samples each node has had, older ones counting less.
         fresh: how many of them since the path last moved.
         drifts: sum of the displacements of those from the path.
@@ -32,6 +37,7 @@ class AdaptivePathState(eqx.Module):
     """
 
     nodes: Float[Array, "m n"]
+    lam: Float[Array, ""]
     weights: Float[Array, " m"]
     fresh: Float[Array, " m"]
     drifts: Float[Array, "m n"]
@@ -64,7 +70,7 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
     Args:
         path: where it starts: a straight line between the two ends will do; its ends stay, and should lie in minima.
         methods: one bias or several that act on ``path["s"]``, ``path["z"]`` or ``path``.
-        stride: steps between moves of the path.
+        stride: steps between moves of the path; it looks at fifty configurations from one move to the next.
         half_life: steps after which a sample counts half; None to average over all, which converges but remembers a bad start.
         smoothing: how strongly nodes are drawn to the middle of their neighbours, in units of how strongly samples draw them;
             0 for not at all. It cuts corners of a path of curvature radius R with nodes h apart by some smoothing h^2 / (2 R).
@@ -134,40 +140,34 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
     def init(self, obs: Observation) -> AdaptivePathState:
         """The path as it was given."""
         nodes = jnp.asarray(self.path.nodes, dtype=obs.xi.dtype)
-        states = tuple(m.init(self._seen(i, nodes, obs)) for i, m in enumerate(self.methods))
-        none = jnp.zeros_like(nodes)
+        lam, none = jnp.asarray(self.path.lam), jnp.zeros_like(nodes)
+        along = self._progress(obs.xi, nodes, lam)
+        states = tuple(m.init(self._seen(i, obs, self._values(m, along))) for i, m in enumerate(self.methods))
         energies = jnp.zeros(len(self.methods), dtype=obs.xi.dtype)
-        return AdaptivePathState(nodes, none[:, 0], none[:, 0], none, self._progress(obs.xi, nodes), energies, states)
+        return AdaptivePathState(nodes, lam, none[:, 0], none[:, 0], none, along, energies, states)
 
     def update(self, state: AdaptivePathState, obs: Observation) -> AdaptivePathState:
-        """The biases see where the system is on the path; the path sees where the system is."""
-        seen = [self._seen(i, state.nodes, obs) for i in range(len(self.methods))]
+        """The biases see where the system is on the path; the path sees, every now and then, where the system is."""
+        along = self._progress(obs.xi, state.nodes, state.lam)
+        seen = [self._seen(i, obs, self._values(m, along)) for i, m in enumerate(self.methods)]
         states = tuple(m.update(s, o) for m, s, o in zip(self.methods, state.methods, seen, strict=True))
         energies = [m.bias(s, o).energy for m, s, o in zip(self.methods, states, seen, strict=True)]
-        share, displacement = self._projection(obs.xi, state.nodes)
-        weights = state.weights * 0.5 ** (1 / jnp.asarray(self.half_life)) + share
-        fresh = state.fresh + share
-        drifts = state.drifts + share[:, None] * displacement[None]
-        due = (obs.step + 1) % jnp.asarray(self.stride) == 0
-        nodes = jax.lax.cond(due, lambda: self._moved(state.nodes, weights, fresh, drifts), lambda: state.nodes)
-        return AdaptivePathState(
-            nodes,
-            weights,
-            jnp.where(due, 0.0, fresh),
-            jnp.where(due, 0.0, drifts),
-            self._progress(obs.xi, state.nodes),
-            jnp.stack(energies),
-            states,
-        )
+        every = jnp.maximum(jnp.asarray(self.stride) // _LOOKS, 1)
+        is_look, due = obs.step % every == 0, (obs.step + 1) % jnp.asarray(self.stride) == 0
+        whole = (state.nodes, state.lam, state.weights, state.fresh, state.drifts)
+        whole = jax.lax.cond(is_look, lambda: self._looked(whole, obs.xi, every), lambda: whole)
+        nodes, lam, weights, fresh, drifts = jax.lax.cond(due, lambda: self._moved(whole), lambda: whole)
+        return AdaptivePathState(nodes, lam, weights, fresh, drifts, along, jnp.stack(energies), states)
 
     def bias(self, state: AdaptivePathState, obs: Observation) -> Bias:
         """Sum of the biases, their forces taken back to the CVs."""
-        energy, force = jnp.zeros(()), jnp.zeros_like(obs.xi)
+        along, to_cvs = jax.vjp(lambda xi: self._progress(xi, state.nodes, state.lam), obs.xi)
+        energy, force = jnp.zeros(()), jnp.zeros_like(along)
         for i, (method, inner) in enumerate(zip(self.methods, state.methods, strict=True)):
-            seen, pullback = jax.vjp(lambda xi, m=method: self._of_method(m, xi, state.nodes), obs.xi)
-            bias = method.bias(inner, self._seen(i, state.nodes, obs, seen))
-            energy, force = energy + bias.energy, force + pullback(bias.force)[0]
-        return Bias(energy, force)
+            values, to_path = jax.vjp(lambda along, m=method: self._values(m, along), along)
+            bias = method.bias(inner, self._seen(i, obs, values))
+            energy, force = energy + bias.energy, force + to_path(bias.force)[0]
+        return Bias(energy, to_cvs(force)[0])
 
     def reserve(self, state: AdaptivePathState, n_steps: int) -> AdaptivePathState:
         """Room for the biases."""
@@ -187,25 +187,27 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         nodes = np.asarray(state.nodes)
         return Path(self.path.cvs, nodes, scales=self.path.scales, values=self.path.values)
 
-    def _progress(self, xi: Float[Array, " n"], nodes: Float[Array, "m n"]) -> Float[Array, "2"]:
-        """As the path's own, with lambda for the present distance of the nodes."""
-        first = jnp.asarray(self.path.nodes, dtype=xi.dtype)
-        spacing = jnp.sum(self.path.squares_of_neighbours(first)) / jnp.sum(self.path.squares_of_neighbours(nodes))
-        return progress(self.path.squares(xi[None], nodes), self.path.values, jnp.asarray(self.path.lam) * spacing)
+    def _progress(self, xi: Float[Array, " n"], nodes: Float[Array, "m n"], lam: Float[Array, ""]) -> Float[Array, "2"]:
+        """The pair (s, z)."""
+        return progress(self.path.squares(xi[None], nodes), self.path.values, lam)
 
-    def _of_method(
-        self, method: AbstractMethod, xi: Float[Array, " n"], nodes: Float[Array, "m n"]
-    ) -> Float[Array, " k"]:
+    @staticmethod
+    def _values(method: AbstractMethod, along: Float[Array, "2"]) -> Float[Array, " k"]:
         """The CVs of one of the biases."""
-        along = self._progress(xi, nodes)
         return jnp.concatenate([jnp.reshape(on_path(cv, along), -1) for cv in method.cvs])
 
-    def _seen(
-        self, i: int, nodes: Float[Array, "m n"], obs: Observation, xi: Float[Array, " k"] | None = None
-    ) -> Observation:
+    @staticmethod
+    def _seen(i: int, obs: Observation, values: Float[Array, " k"]) -> Observation:
         """What a bias sees."""
-        xi = self._of_method(self.methods[i], obs.xi, nodes) if xi is None else xi
-        return Observation(xi, obs.step, obs.kT, jax.random.fold_in(obs.key, i), jnp.zeros_like(xi), obs.timestep)
+        key = jax.random.fold_in(obs.key, i)
+        return Observation(values, obs.step, obs.kT, key, jnp.zeros_like(values), obs.timestep)
+
+    def _looked(self, whole: type_of_path, xi: Float[Array, " n"], every: Int[Array, ""]) -> type_of_path:
+        """One more sample."""
+        nodes, lam, weights, fresh, drifts = whole
+        share, displacement = self._projection(xi, nodes)
+        weights = weights * 0.5 ** (every / jnp.asarray(self.half_life)) + share
+        return nodes, lam, weights, fresh + share, drifts + share[:, None] * displacement[None]
 
     def _projection(
         self, xi: Float[Array, " n"], nodes: Float[Array, "m n"]
@@ -223,14 +225,9 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         share = jnp.concatenate([chosen * (1 - along), zero]) + jnp.concatenate([zero, chosen * along])
         return share, jnp.sum(chosen[:, None] * displacements, axis=0) * scales[0]
 
-    def _moved(
-        self,
-        nodes: Float[Array, "m n"],
-        weights: Float[Array, " m"],
-        fresh: Float[Array, " m"],
-        drifts: Float[Array, "m n"],
-    ) -> Float[Array, "m n"]:
-        """Inner nodes moved by the mean displacement near them, then all at equal distances along the path."""
+    def _moved(self, whole: type_of_path) -> type_of_path:
+        """Inner nodes moved by the mean displacement near them, then all at equal distances; lambda for those."""
+        nodes, _, weights, fresh, drifts = whole
         inner = jnp.arange(len(nodes)) % (len(nodes) - 1) != 0
         mean = drifts / jnp.where(weights > 0, weights, 1.0)[:, None]
         nodes = nodes + jnp.where(inner[:, None], mean, 0.0)
@@ -244,7 +241,10 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         passed = jnp.clip(
             (wanted[:, None] - (ends - lengths)[None]) / jnp.where(lengths > 0, lengths, 1.0)[None], 0.0, 1.0
         )
-        return nodes[:1] + jnp.sum(passed[:, :, None] * sides[None], axis=1)
+        nodes = nodes[:1] + jnp.sum(passed[:, :, None] * sides[None], axis=1)
+        first = jnp.asarray(self.path.nodes, dtype=nodes.dtype)
+        longer = jnp.sum(self.path.squares_of_neighbours(nodes)) / jnp.sum(self.path.squares_of_neighbours(first))
+        return nodes, jnp.asarray(self.path.lam) / longer, weights, jnp.zeros_like(fresh), jnp.zeros_like(drifts)
 
 
 def _is_of(cv: AbstractCV, path: Path) -> bool:

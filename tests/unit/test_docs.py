@@ -97,7 +97,7 @@ def test_the_gallery_shows_every_cv():
     assert shown == public - {"AbstractCV", "AbstractContacts"}
 
 
-@pytest.mark.parametrize("page", ["abf", "choosing", "steered", "umbrella_sampling"])
+@pytest.mark.parametrize("page", ["abf", "adaptive_path", "choosing", "opes", "steered", "umbrella_sampling"])
 def test_examples_of_methods_run(page):
     """With a hundredth of the steps, and hills as much more often."""
     pytest.importorskip("matplotlib").use("Agg")
