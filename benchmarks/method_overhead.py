@@ -28,6 +28,7 @@ from pysamp.methods import (
     HarmonicBias,
     HarmonicWalls,
     MovingRestraint,
+    ParallelBiasMetadynamics,
     Ratchet,
     SpectralABF,
     UmbrellaSampling,
@@ -41,6 +42,9 @@ SPRINGS = {"sigma": 0.1, "tau": 0.2}
 
 METHODS: dict[str, AbstractMethod] = {
     REFERENCE: metadynamics(),
+    "ParallelBiasMetadynamics": ParallelBiasMetadynamics(
+        CVS, height=1.2, sigma=0.35, stride=500, bias_factor=10, grid=GRID
+    ),
     "ABF": ABF(CVS, grid=GRID),
     "SpectralABF": SpectralABF(CVS, grid=GRID),
     "ANN": ANN(CVS, grid=GRID, train_every=TRAIN_EVERY),

@@ -63,7 +63,7 @@ def _weights_adaptive(method: AbstractMethod, run: Run, /, *, discard: float | N
     p = weights_of(np.concatenate([fes.values[None], fes.replicates]).reshape(m + 1, -1), run.kT)
     used = np.stack([places >= 0] + [(places >= 0) & (unit != k) for k in range(m)])
     weights = np.stack([_shared(p_k, places, used_k) for p_k, used_k in zip(p, used, strict=True)])
-    return _dataset(run, weights.reshape(m + 1, n_replicas, n_samples))
+    return weights_dataset(run, weights.reshape(m + 1, n_replicas, n_samples))
 
 
 def _shared(
@@ -86,10 +86,11 @@ def _of_windows(windows: Windows, run: Run) -> xr.Dataset:
         part = weights[:, start : start + n].reshape(-1, *xi.shape[:2])
         result[:, window::n_windows, n_samples - xi.shape[1] :] = part
         start += n
-    return _dataset(run, result)
+    return weights_dataset(run, result)
 
 
-def _dataset(run: Run, weights: Float[np.ndarray, "m r s"]) -> xr.Dataset:
+def weights_dataset(run: Run, weights: Float[np.ndarray, "m r s"]) -> xr.Dataset:
+    """Weights and, from the second on, those with a block of data left out, as :func:`sample_weights` gives them."""
     weights = weights / weights.sum(axis=(1, 2), keepdims=True)
     return xr.Dataset(
         {

@@ -9,6 +9,7 @@ from .funn import FUNN
 from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
 from .opes import OPES, OPESExplore
+from .parallel_bias import ParallelBiasMetadynamics
 from .spectral_abf import SpectralABF
 from .steered import MovingRestraint, Ratchet
 from .umbrella import UmbrellaSampling
@@ -31,6 +32,7 @@ __all__ = [
     "MovingRestraint",
     "OPESExplore",
     "Observation",
+    "ParallelBiasMetadynamics",
     "Ratchet",
     "SpectralABF",
     "UmbrellaSampling",
