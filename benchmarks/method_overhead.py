@@ -34,6 +34,7 @@ from pysamp.methods import (
     MovingRestraint,
     MultiUmbrella,
     OPESExpanded,
+    ParallelBiasMetadynamics,
     Ratchet,
     SpectralABF,
     UmbrellaSampling,
@@ -52,6 +53,9 @@ HILLS_ON_PATH = Metadynamics(
 
 METHODS: dict[str, AbstractMethod] = {
     REFERENCE: metadynamics(),
+    "ParallelBiasMetadynamics": ParallelBiasMetadynamics(
+        CVS, height=1.2, sigma=0.35, stride=500, bias_factor=10, grid=GRID
+    ),
     "ABF": ABF(CVS, grid=GRID),
     "SpectralABF": SpectralABF(CVS, grid=GRID),
     "ANN": ANN(CVS, grid=GRID, train_every=TRAIN_EVERY),

@@ -6,6 +6,7 @@ from . import (  # noqa: F401 (they register their overloads of analyze)
     ann,
     extended_abf,
     opes,
+    parallel_bias,
     static,
 )
 from .convergence import Converged, convergence, r_hat

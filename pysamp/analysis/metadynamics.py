@@ -84,7 +84,7 @@ def _analyze_metadynamics(
     samples, n_before = _samples(run, method, centers)
     n_blocks = n_blocks_per_replica(n_replicas)
 
-    kept = [_transient(xi, method.sigma, discard) for xi in samples]
+    kept = [transient(xi, method.sigma, discard) for xi in samples]
     histograms = []
     for xi, first in zip(samples, kept, strict=True):
         blocks = blocks_of_time(len(xi) - first, n_blocks)
@@ -97,7 +97,7 @@ def _analyze_metadynamics(
     n_slices = max(4, min(_N_SLICES, 400 // n_replicas))
     biases, counts = [], np.zeros((n_replicas, n_blocks, n_replicas, n_slices))
     for replica, (xi, first) in enumerate(zip(samples, kept, strict=True)):
-        edges = _slices(heights[replica], int(n_before[first]), n_slices)
+        edges = slice_edges(heights[replica], int(n_before[first]), n_slices)
         biases.append(_slice_biases(grid, method, centers[replica], heights[replica], edges)[:, visited])
         inside = locate(grid, xi[first:]) >= 0
         blocks = blocks_of_time(len(xi) - first, n_blocks)[inside]
@@ -167,7 +167,7 @@ def _samples(
     return centers, np.arange(n_hills)
 
 
-def _transient(xi: Float[np.ndarray, "samples n"], sigma: Float[np.ndarray, " n"], discard: float | None) -> int:
+def transient(xi: Float[np.ndarray, "samples n"], sigma: Float[np.ndarray, " n"], discard: float | None) -> int:
     """Number of samples to leave out at the beginning."""
     n = len(xi)
     if discard is not None:
@@ -179,7 +179,7 @@ def _transient(xi: Float[np.ndarray, "samples n"], sigma: Float[np.ndarray, " n"
     return int(np.clip(first, _LEAST_DISCARD * n, _MOST_DISCARD * n))
 
 
-def _slices(heights: Float[np.ndarray, " hills"], first: int, n_slices: int) -> Int[np.ndarray, " slices_plus_1"]:
+def slice_edges(heights: Float[np.ndarray, " hills"], first: int, n_slices: int) -> Int[np.ndarray, " slices_plus_1"]:
     """Edges of slices of hills with nearly the same sum of heights."""
     total = np.concatenate([[0.0], np.cumsum(heights[first:])])
     edges = first + np.searchsorted(total, np.linspace(0.0, total[-1], n_slices + 1), side="left")

@@ -12,6 +12,7 @@ from .harmonic import HarmonicBias
 from .metadynamics import Metadynamics
 from .opes import OPES, OPESExplore
 from .opes_expanded import OPESExpanded
+from .parallel_bias import ParallelBiasMetadynamics
 from .spectral_abf import SpectralABF
 from .steered import MovingRestraint, Ratchet
 from .umbrella import UmbrellaSampling
@@ -39,6 +40,7 @@ __all__ = [
     "OPESExpanded",
     "OPESExplore",
     "Observation",
+    "ParallelBiasMetadynamics",
     "Ratchet",
     "SpectralABF",
     "UmbrellaSampling",

@@ -268,26 +268,26 @@ def interpolate(
     Continuous with continuous first derivatives; exact for quadratic functions, in error by the third power of the width
     else. Beyond a non-periodic axis, the value on its boundary.
     """
-    starts, weights = [], []
-    for d, n in enumerate(grid.shape):
-        u = (xi[d] - grid.lower[d]) * (n / (grid.upper[d] - grid.lower[d]))
-        u = u - n * jnp.floor(u / n) if grid.periodic[d] else jnp.clip(u, 0.0, float(n))
-        start = jnp.clip(jax.lax.stop_gradient(jnp.floor(u)), 0.0, n - 1.0)
-        starts.append(start.astype(jnp.int32))
-        t = u - start
-        weights.append(
-            jnp.stack(
-                [
-                    ((-0.5 * t + 1.0) * t - 0.5) * t,
-                    (1.5 * t - 2.5) * t * t + 1.0,
-                    ((-1.5 * t + 2.0) * t + 0.5) * t,
-                    (0.5 * t - 0.5) * t * t,
-                ]
-            )
-        )
+    starts, weights = zip(*[along_axis(grid, d, xi[d]) for d in range(grid.n_dims)], strict=True)
     values = jax.lax.dynamic_slice(table, starts, (4,) * grid.n_dims)
     if function is not None:
         values = function(values)
     for weight in reversed(weights):
         values = jnp.sum(values * jnp.broadcast_to(weight, values.shape), axis=-1)
     return values
+
+
+def along_axis(grid: Grid, d: int, x: Float[Array, ""]) -> tuple[Int[Array, ""], Float[Array, "4"]]:
+    """First of the four nodes of one axis between which a value is interpolated, and their weights."""
+    n = grid.shape[d]
+    u = (x - grid.lower[d]) * (n / (grid.upper[d] - grid.lower[d]))
+    u = u - n * jnp.floor(u / n) if grid.periodic[d] else jnp.clip(u, 0.0, float(n))
+    start = jnp.clip(jax.lax.stop_gradient(jnp.floor(u)), 0.0, n - 1.0)
+    t = u - start
+    weights = [
+        ((-0.5 * t + 1.0) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1.0,
+        ((-1.5 * t + 2.0) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    ]
+    return start.astype(jnp.int32), jnp.stack(weights)

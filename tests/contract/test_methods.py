@@ -28,6 +28,7 @@ from pysamp.methods import (
     MultiUmbrella,
     OPESExpanded,
     OPESExplore,
+    ParallelBiasMetadynamics,
     Ratchet,
     SpectralABF,
     UmbrellaSampling,
@@ -122,6 +123,10 @@ ENTRIES = {
     "SpectralABF": {
         "one": SpectralABF(R, grid=Grid(*AXES["r"]), full_samples=3, fit_every=4),
         "mixed": SpectralABF([R, PHI], grid=MIXED, full_samples=2, fit_every=5, n_modes=[4, 3], kT=1.5),
+    },
+    "ParallelBiasMetadynamics": {
+        "one": ParallelBiasMetadynamics(R, sigma=0.1, bias_factor=5, grid=Grid(*AXES["r"]), **HILLS),
+        "mixed": ParallelBiasMetadynamics([R, PHI], sigma=[0.1, 0.3], bias_factor=5, grid=MIXED, kT=2.0, **HILLS),
     },
     "ANN": {
         # bins so wide that some are visited twice: with one visit each there is nothing to learn
