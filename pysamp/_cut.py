@@ -69,6 +69,7 @@ class Cut(eqx.Module):
     Attributes:
         constants: arrays that the function holds; leaves, so that they are not compiled in.
         n_notes: how often ``note`` was called before the marker.
+        asks_again: whether a call begins with the question of the one before.
     """
 
     constants: list[Any]
@@ -76,67 +77,76 @@ class Cut(eqx.Module):
     second: _Part = eqx.field(static=True)
     structure: Any = eqx.field(static=True)
     n_notes: int = eqx.field(static=True)
+    asks_again: bool = eqx.field(static=True)
 
     @classmethod
     def of(cls, function: Callable, marker: Primitive, note: Primitive, *args: PyTree) -> "Cut":
-        """Trace ``function(*args)`` and cut it at its only use of ``marker``.
+        """Trace ``function(*args)`` and cut it at its last use of ``marker``.
 
         Args:
             function: of trees of arrays.
-            marker: a primitive with several results.
+            marker: a primitive with several results. Before the last use there may be one more, with no ``note`` before it:
+                the question of the call before, asked again.
             note: a primitive that returns its argument; the argument of its last use before the marker is kept.
             args: arrays, or their shapes.
 
         Raises:
-            UnsupportedError: if the marker is not used exactly once, outside of loops and branches.
+            UnsupportedError: if the marker is used more often, not at all, or within a loop or branch.
         """
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
         closed = inlined(closed, lambda equation: equation.primitive in (marker, note))
         jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
-        places = [i for i, equation in enumerate(jaxpr.eqns) if equation.primitive is marker]
-        if len(places) != 1 or any(
-            _contains(e, lambda inner: inner.primitive is marker) for e in jaxpr.eqns if e.primitive is not marker
-        ):
-            n = f"{len(places)} times" if places else "within a loop or branch, or not at all"
+        equations = jaxpr.eqns
+        places = [i for i, equation in enumerate(equations) if equation.primitive is marker]
+        needed = [_needed(equations[: place + 1]) for place in places]
+        moves = [any(equations[i].primitive is note for i in before) for before in needed]
+        hidden = any(_contains(e, lambda i: i.primitive is marker) for e in equations if e.primitive is not marker)
+        if hidden or moves not in ([False], [True], [False, True]):
+            n = f"{len(places)} times" if places and not hidden else "within a loop or branch, or not at all"
             raise UnsupportedError(
-                f"The integrator evaluates the force {n} in a step, but exactly one evaluation is wanted, at which the "
-                "methods see the step. Use one such as jax_md.simulate.nvt_langevin, and do one step per call."
+                f"The integrator evaluates the force {n} in a step. Exactly one evaluation is wanted, at which the methods "
+                "see the step. Use one such as jax_md.simulate.nvt_langevin, and do one step per call."
             )
         noted_of: dict[Any, Any] = {}
 
         def without_notes(variable: Any) -> Any:
             return variable if isinstance(variable, Literal) else noted_of.get(variable, variable)
 
-        equation, first, second, notes = None, [], [], []
-        wanted = _needed(jaxpr.eqns[: places[0] + 1])
-        for i, e in enumerate(jaxpr.eqns):
+        asked, first, second, notes = [], [], [], []
+        for i, e in enumerate(equations):
             e = e.replace(invars=[without_notes(v) for v in e.invars])
             if e.primitive is note:
                 noted_of[e.outvars[0]] = e.invars[0]
-                notes += [e.invars[0]] if i in wanted else []
-            elif i == places[0]:
-                equation = e
+                notes += [e.invars[0]] if i in needed[-1] else []
+            elif i in places:
+                asked.append(e)
             else:
-                (first if i in wanted else second).append(e)
-        assert equation is not None
+                (first if i in needed[-1] else second).append(e)
+        *again, equation = asked
         outputs = [without_notes(v) for v in jaxpr.outvars]
         inputs = [*jaxpr.constvars, *jaxpr.invars]
-        made = {v for e in first for v in e.outvars}
+        previous = list(again[0].outvars) if again else []
+        made = {*previous, *(v for e in first for v in e.outvars)}
         used = [v for e in second for v in e.invars] + outputs
         carried = list(dict.fromkeys(v for v in used if not isinstance(v, Literal) and v in made))
-        noted = notes[-1:]
         return cls(
             constants=list(closed.consts),
-            first=_Part(jaxpr, first, inputs, [*equation.invars, *noted, *carried]),
+            first=_Part(jaxpr, first, [*inputs, *previous], [*equation.invars, *notes[-1:], *carried]),
             second=_Part(jaxpr, second, [*inputs, *carried, *equation.outvars], outputs),
             structure=(jax.tree.structure(shapes), len(equation.invars)),
             n_notes=len(notes),
+            asks_again=bool(again),
         )
 
-    def before(self, *args: PyTree) -> tuple[list[Any], Any, list[Any]]:
-        """What the marker is given, what was noted last (or None), and what ``after`` needs of what was computed."""
+    def before(self, args: tuple, previous: Sequence[Any]) -> tuple[list[Any], Any, list[Any]]:
+        """What the marker is given, what was noted last (or None), and what ``after`` needs of what was computed.
+
+        Args:
+            args: of the function.
+            previous: what the marker returned in the call before.
+        """
         n = self.structure[1]
-        values = self.first([*self.constants, *jax.tree.leaves(args)])
+        values = self.first([*self.constants, *jax.tree.leaves(args), *(previous if self.asks_again else [])])
         noted = values[n] if self.n_notes else None
         return values[:n], noted, values[n + bool(self.n_notes) :]
 

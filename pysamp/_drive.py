@@ -73,7 +73,7 @@ def drive(job: Job, simulation: Any, progress: Callable[[int, bool], None]) -> O
 def _drive(job: Job, simulation: Any, progress: Callable[[int, bool], None], checkpoint: Checkpoint | None) -> Outcome:
     clock = time.perf_counter()
     system = describe(simulation)
-    sampler = Sampler.build(job.methods, system)
+    sampler = Sampler.build(job.methods, system, walkers=job.n_replicas if job.shared else 1)
     for method in sampler.methods:
         if method.stops:
             raise InvalidInputError(
@@ -196,6 +196,8 @@ class _Driver:
             "timesteps": self.step,
             "wall_time": self.wall_time + seconds,
         }
+        if self.job.shared:
+            attributes["walkers"] = self.job.n_replicas
         if self.pace.steps:
             attributes["seconds_per_step"] = self.pace.seconds / self.pace.steps
         return Outcome(
@@ -273,6 +275,8 @@ def _fingerprint(job: Job, system: System) -> dict[str, Any]:
         "log_every": job.log_every,
         "first step": job.start,
     }
+    if job.shared:
+        result["shared"] = True
     if job.before is not None:
         result["start"] = digest(to_arrays([job.before.states, job.before.snapshots]))
     return result

@@ -87,6 +87,7 @@ class Job:
         checkpoint_every: steps between checkpoints; None to go by the clock.
         before: the result to go on from, of these replicas, or None for the beginning.
         token: names the run among those of this process.
+        shared: whether the replicas share the states of the methods.
     """
 
     methods: tuple[AbstractMethod, ...]
@@ -104,6 +105,7 @@ class Job:
     checkpoint_every: int | None = None
     before: Run | None = None
     token: str = ""
+    shared: bool = False
 
     @property
     def start(self) -> int:

@@ -34,6 +34,7 @@ def run(
     *,
     context_args: Any = None,
     replicas: Any = 1,
+    shared: bool = False,
     executor: Any = None,
     callback: Any = None,
     log_every: Any = None,
@@ -55,12 +56,17 @@ def run(
     Args:
         methods: a method or a list of methods, whose biases add up, or the :class:`~pysamp.Run` to go on from.
         generate_context: function that returns a new simulation: an ``openmm.app.Simulation``, an ``openmm.Context``, a
-            ``pysamp.backends.toy.Simulation``. Called once for each replica, in the process that runs it.
+            ``pysamp.backends.jaxmd.Simulation``, a ``pysamp.backends.toy.Simulation``. Called once for each replica, in the
+            process that runs it.
         timesteps: MD steps of each replica.
         context_args: keyword arguments for ``generate_context``: a dictionary, or a list with one for each replica.
         replicas: number of independent copies, which differ in their random numbers; for a method with windows, copies of
             all its windows. An engine that can runs them together, as long as the simulations differ only in positions and
             velocities.
+        shared: whether the replicas are walkers that build one bias together, in one program: all see it, and what each adds
+            is there for the others in the next step, always in the same order. For methods whose state can be shared
+            (:class:`~pysamp.methods.Metadynamics`, :class:`~pysamp.methods.ABF`, biases that do not change), and engines that
+            run replicas together.
         executor: any ``concurrent.futures.Executor`` that is to run the replicas; None for this process, one after the
             other. ``callback`` then runs, and ``checkpoint`` is written, where the replica is.
         callback: ``function(bound, step)``, called whenever the number of steps done is a multiple of ``log_every``; or

@@ -21,6 +21,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, Int
 
 from ._serial import is_key, on_host
+from ._walkers import replica_axes, step_walkers
 from .sampler import BiasForces, Particles, Sampler, SamplerState
 
 try:
@@ -120,8 +121,10 @@ def take_turn(
     """One force evaluation: sampler, then log."""
     is_step = kind == NEW_STEP
     if batched:
-        axes = _replica_axes(state)
+        axes = replica_axes(sampler, state)
         step = jax.vmap(sampler.step, in_axes=(axes, 0, None), out_axes=(axes, 0))
+        if sampler.walkers > 1:
+            step = partial(step_walkers, sampler)
         row = jax.vmap(log_row, in_axes=(None, axes, None))
     else:
         step, row = sampler.step, log_row
@@ -134,11 +137,6 @@ def take_turn(
         return Log(jax.lax.dynamic_update_slice(log.rows, new, start), log.n_rows + 1, log.first_step)
 
     return state, jax.lax.cond(due, write, lambda: log), forces
-
-
-def _replica_axes(state: SamplerState) -> SamplerState:
-    """Where ``vmap`` finds the replicas: on the first axis of everything but the step, which they have in common."""
-    return eqx.tree_at(lambda s: s.step, jax.tree.map(lambda _: 0, state), replace=None)
 
 
 def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
@@ -281,7 +279,13 @@ def _evaluate(sampler: Sampler, state: SamplerState, particles: Particles) -> Fl
 
 @partial(jax.jit, static_argnames="batched")
 def _stopped(sampler: Sampler, state: SamplerState, *, batched: bool) -> Bool[Array, "*r"]:
-    return jax.vmap(sampler.stopped, in_axes=(_replica_axes(state),))(state) if batched else sampler.stopped(state)
+    return (
+        jax.vmap(sampler.stopped, in_axes=(replica_axes(sampler, state),))(state) if batched else sampler.stopped(state)
+    )
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
 
 
 def _stacked(leaves: Sequence[Any]) -> Array:
@@ -413,16 +417,7 @@ class Loop:
         with jax.enable_x64(True):
             if self._n_replicas is None:
                 return [jax.tree.map(jnp.copy, self.state)]
-            shared = eqx.tree_at(lambda s: s.step, self.state, replace=None, is_leaf=lambda leaf: leaf is None)
-            return [
-                eqx.tree_at(
-                    lambda s: s.step,
-                    jax.tree.map(lambda leaf, r=r: leaf[r], shared),
-                    jnp.copy(self.state.step),
-                    is_leaf=lambda leaf: leaf is None,
-                )
-                for r in range(self._n_replicas)
-            ]
+            return self._replicas(self.state, jnp.copy, lambda leaf, r: leaf[r])
 
     @states.setter
     def states(self, states: Sequence[SamplerState]) -> None:
@@ -430,8 +425,16 @@ class Loop:
             if self._n_replicas is None:
                 state = jax.tree.map(jnp.array, states[0])
             else:
-                stacked = jax.tree.map(lambda *leaves: _stacked(leaves), *states)
-                state = eqx.tree_at(lambda s: s.step, stacked, jnp.array(states[0].step))
+                axes = replica_axes(self.sampler, states[0])
+                state = jax.tree.map(
+                    lambda axis, first, *rest: (
+                        jax.tree.map(jnp.array, first) if axis is None else _stacked([first, *rest])
+                    ),
+                    axes,
+                    states[0],
+                    *states[1:],
+                    is_leaf=_is_none,
+                )
             self.state = state
         self.make_room()
 
@@ -441,11 +444,19 @@ class Loop:
         host = on_host(self.state)
         if self._n_replicas is None:
             return [jax.tree.map(np.array, host)]
-        whole = eqx.tree_at(lambda s: s.step, host, np.broadcast_to(host.step, (self._n_replicas,)))
-        leaves, structure = jax.tree.flatten(whole)
+        return self._replicas(host, np.array, lambda leaf, r: leaf[r] if is_key(leaf) else np.array(leaf[r]))
+
+    def _replicas(self, state: SamplerState, copy: Callable, take: Callable) -> list[SamplerState]:
+        """One state for each replica; what they have in common is the same array in each."""
+        axes = replica_axes(self.sampler, state)
+        common = jax.tree.map(
+            lambda axis, leaf: jax.tree.map(copy, leaf) if axis is None else leaf, axes, state, is_leaf=_is_none
+        )
         return [
-            structure.unflatten([leaf[r] if is_key(leaf) else np.array(leaf[r]) for leaf in leaves])
-            for r in range(self._n_replicas)
+            jax.tree.map(
+                lambda axis, leaf, r=r: leaf if axis is None else take(leaf, r), axes, common, is_leaf=_is_none
+            )
+            for r in range(self._n_replicas or 1)
         ]
 
     def _empty_log(self) -> Log:

@@ -44,6 +44,11 @@ class Run:
         return len(self.states)
 
     @property
+    def walkers(self) -> int:
+        """How many replicas built one bias together, ``shared=True``; 0 if each has its own."""
+        return int(self.attributes.get("walkers", 0))
+
+    @property
     def energy_unit(self) -> str:
         """Name of the engine's unit of energy, or ``energy`` where the engine does not say."""
         return str(self.attributes.get("energy_unit", "energy"))

@@ -18,9 +18,10 @@ import xarray as xr
 from ._drive import drive
 from ._interrupt import Interrupt
 from ._job import Callback, Job, Outcome, as_count
+from ._walkers import check_shared
 from .api import run, stack
 from .checkpoint import Checkpoint
-from .errors import InvalidInputError, RunInterrupted
+from .errors import InvalidInputError, RunInterrupted, UnsupportedError
 from .methods.base import AbstractMethod
 from .results import Run
 from .sampler import as_methods
@@ -30,6 +31,10 @@ __all__ = ["Callback", "run"]
 logger = logging.getLogger("pysamp")
 
 _FIRST_PART = 20  # part of the steps after which a criterion to stop is asked for the first time
+_TOGETHER = (
+    "Walkers that share a bias run together in one program, so executor=... must be left out. Engines that can: "
+    "pysamp.backends.jaxmd and pysamp.backends.toy, with simulations that differ in positions and velocities only."
+)
 _NEXT_PART = 1.25  # and by how much more there is each time after that
 
 
@@ -41,6 +46,7 @@ def _run_methods(
     *,
     context_args: Any = None,
     replicas: Any = 1,
+    shared: bool = False,
     executor: Any = None,
     callback: Any = None,
     log_every: Any = None,
@@ -68,6 +74,7 @@ def _run_methods(
         log_every=_default_stride(n_steps) if log_every is None else as_count(log_every, "log_every"),
         defaults=frozenset(defaults),
         callback=_as_callback(callback),
+        shared=_as_shared(shared, methods, n_replicas, executor),
         **as_checkpoint(checkpoint, checkpoint_every),
     )
     return _execute(job, executor, progress) if until is None else _execute_until(until, job, executor, progress)
@@ -104,9 +111,35 @@ def _run_on(
         log_every=stride if log_every is None else as_count(log_every, "log_every"),
         callback=_as_callback(callback),
         before=result,
+        shared=_goes_on_shared(result, executor),
         **as_checkpoint(checkpoint, checkpoint_every),
     )
     return _execute(job, executor, progress) if until is None else _execute_until(until, job, executor, progress)
+
+
+def _as_shared(shared: Any, methods: Sequence[AbstractMethod], n_replicas: int, executor: Any) -> bool:
+    if shared not in (True, False):
+        raise InvalidInputError(f"shared must be True or False, got {shared!r}.")
+    if not shared or n_replicas == 1:
+        return False
+    check_shared(methods)
+    if _n_windows(methods) > 1:
+        raise InvalidInputError("Windows have each a bias of their own; leave shared=True out.")
+    if executor is not None:
+        raise InvalidInputError(_TOGETHER)
+    return True
+
+
+def _goes_on_shared(result: Run, executor: Any) -> bool:
+    if not result.walkers:
+        return False
+    if result.n_replicas != result.walkers:
+        raise InvalidInputError(
+            f"This is {result.n_replicas} of {result.walkers} walkers that share a bias; only all of them can go on together."
+        )
+    if executor is not None:
+        raise InvalidInputError(_TOGETHER)
+    return True
 
 
 def _n_windows(methods: Sequence[AbstractMethod]) -> int:
@@ -200,6 +233,8 @@ def _run_here(job: Job, progress: bool) -> list[Outcome]:
             together = stack(simulation, others)
             if together is not None:
                 return [drive(job, together, lambda n, before: bar.update(n * job.n_replicas, before))]
+        if job.shared:
+            raise UnsupportedError(f"{_TOGETHER} Here generate_context returned {simulation!r}.")
         outcomes = []
         for part in _split(job):
             if part.first_replica > 0:

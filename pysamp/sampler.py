@@ -198,6 +198,7 @@ class Sampler(eqx.Module):
         kT: thermal energy [energy].
         needs_velocities: whether the engine must hand over velocities.
         needs_energy: whether the engine must hand over its potential energy.
+        walkers: how many simulations share the states of the methods.
     """
 
     methods: tuple[AbstractMethod, ...]
@@ -212,10 +213,18 @@ class Sampler(eqx.Module):
     wants_virial: bool = eqx.field(static=True)
     points: tuple[tuple[_Points, ...], ...]
     momenta: tuple[_Momenta | None, ...]
+    walkers: int = eqx.field(static=True, default=1)
 
     @classmethod
-    def build(cls, methods: AbstractMethod | Sequence[AbstractMethod], system: System) -> "Sampler":
+    def build(
+        cls, methods: AbstractMethod | Sequence[AbstractMethod], system: System, *, walkers: int = 1
+    ) -> "Sampler":
         """Tie methods to a system.
+
+        Args:
+            methods: whose biases add up.
+            system: what they act on.
+            walkers: how many simulations are to share the states of the methods.
 
         Raises:
             InvalidInputError: if an atom does not exist, kT is needed but not known, or a method asks for momenta that the
@@ -270,6 +279,7 @@ class Sampler(eqx.Module):
             wants_virial=system.wants_virial and system.periodic,
             points=points,
             momenta=momenta,
+            walkers=walkers,
         )
 
     @property
@@ -305,7 +315,7 @@ class Sampler(eqx.Module):
             method.init(Observation(value, step, jnp.asarray(self.kT), key, jnp.zeros_like(value), jnp.ones(())))
             for method, value in zip(self.methods, xi, strict=True)
         )
-        lists = self._renewed(no_lists(self.methods), particles)
+        lists = self.renewed(no_lists(self.methods), particles)
         energies = jnp.zeros(len(self.methods))
         return SamplerState(step, jax.random.key_data(key), methods, jnp.concatenate(xi), energies, lists)
 
@@ -321,6 +331,7 @@ class Sampler(eqx.Module):
 
     def reserve(self, state: SamplerState, n_steps: int) -> SamplerState:
         """Room in the state for ``n_steps`` more steps."""
+        n_steps = n_steps * self.walkers
         methods = tuple(m.reserve(s, n_steps) for m, s in zip(self.methods, state.methods, strict=True))
         return eqx.tree_at(lambda s: s.methods, state, methods)
 
@@ -353,8 +364,8 @@ class Sampler(eqx.Module):
             is_step: False for one more evaluation within the same step (barostat trial, energy query): the state stays, up
                 to the neighbour lists.
         """
-        lists = self._renewed(state.lists, particles)
-        observations, pullbacks = self._observe(state, particles, lists)
+        lists = self.renewed(state.lists, particles)
+        observations, pullbacks = self.observe(state, particles, lists)
         methods = []
         for method, method_state, obs in zip(self.methods, state.methods, observations, strict=True):
             if is_step is True:
@@ -376,13 +387,13 @@ class Sampler(eqx.Module):
             energies=jnp.where(is_step, energies, state.energies),
             lists=lists,
         )
-        return after, self._assemble(biases, pullbacks, particles)
+        return after, self.assemble(biases, pullbacks, particles)
 
     def evaluate(self, state: SamplerState, particles: Particles) -> BiasForces:
         """Bias at other positions; the state does not move."""
-        observations, pullbacks = self._observe(state, particles, self._renewed(state.lists, particles))
+        observations, pullbacks = self.observe(state, particles, self.renewed(state.lists, particles))
         biases = [m.bias(s, o) for m, s, o in zip(self.methods, state.methods, observations, strict=True)]
-        return self._assemble(biases, pullbacks, particles)
+        return self.assemble(biases, pullbacks, particles)
 
     def xi(self, particles: Particles) -> Float[Array, " n"]:
         """All CVs, methods one after the other."""
@@ -420,7 +431,7 @@ class Sampler(eqx.Module):
                 result[f"{label}.{quantity}"] = value
         return dict(sorted(result.items()))  # the order in which JAX returns dictionaries
 
-    def _renewed(self, lists: type_of_lists, particles: Particles) -> type_of_lists:
+    def renewed(self, lists: type_of_lists, particles: Particles) -> type_of_lists:
         """The neighbour lists for the present positions."""
         cell, all_points = self.cell(particles.box), self._points(particles)
 
@@ -471,7 +482,7 @@ class Sampler(eqx.Module):
             values.append(value.reshape(-1))
         return jnp.concatenate(values)
 
-    def _observe(
+    def observe(
         self, state: SamplerState, particles: Particles, lists: type_of_lists
     ) -> tuple[list[Observation], list[Callable]]:
         """What each method sees, and for each the map from a force on xi to forces on the atoms, and on the box if wanted."""
@@ -505,7 +516,8 @@ class Sampler(eqx.Module):
             )
         return observations, pullbacks
 
-    def _assemble(self, biases: Sequence[Bias], pullbacks: Sequence[Callable], particles: Particles) -> BiasForces:
+    def assemble(self, biases: Sequence[Bias], pullbacks: Sequence[Callable], particles: Particles) -> BiasForces:
+        """What all biases together exert on the particles."""
         of_methods = [pullback(bias.force) for bias, pullback in zip(biases, pullbacks, strict=True)]
         energy = reduce(add, (bias.energy for bias in biases))
         forces, *on_box = (reduce(add, terms) for terms in zip(*of_methods, strict=True))

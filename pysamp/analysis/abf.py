@@ -46,6 +46,8 @@ def _integrated(
     method: ABF | AbstractFittedForce, run: Run, states: Sequence[ABFState], grid: Grid | None, discard: float | None
 ) -> FreeEnergy:
     check_discard(discard)
+    if run.walkers:  # all the same
+        states = states[:1]
     if grid is not None and grid is not method.grid:
         raise InvalidInputError(f"{type(method).__name__} has measured on its own grid; leave grid=... out.")
     grid = method.grid

@@ -12,6 +12,7 @@ from ..api import analyze
 from ..errors import InvalidInputError, PysampError, SimulationError
 from ..grids import Grid
 from ..methods.base import AbstractMethod
+from ..methods.metadynamics import Metadynamics
 from ..results import Run
 from ..sampler import SamplerState
 from ..units import as_positive
@@ -118,6 +119,8 @@ def convergence(
     found, ends = [], []
     for end in np.linspace(0, len(steps), n_points + 1).astype(int)[1:]:
         n_steps = int(steps[end - 1]) + spacing
+        if run.walkers and isinstance(method, Metadynamics):  # whose state counts hills, not steps
+            n_steps *= run.walkers
         part = replace(
             run,
             log=run.log.isel(sample=slice(0, end)),

@@ -49,7 +49,7 @@ def hills(run: Run) -> xr.Dataset:
     """
     method = method_of(run, Metadynamics, "Only Metadynamics has hills")
     centers, heights = _hills(run, method)
-    steps = int(method.stride) * np.arange(1, centers.shape[1] + 1)
+    steps = int(method.stride) * (1 + np.arange(centers.shape[1]) // max(1, run.walkers))
     return xr.Dataset(
         {"center": (("replica", "hill", "cv"), centers), "height": (("replica", "hill"), heights)},
         {"step": ("hill", steps), "cv": list(method.labels)},
@@ -72,7 +72,7 @@ def _analyze_metadynamics(
     """
     check_discard(discard)
     centers, heights = _hills(run, method)
-    n_replicas, n_hills = heights.shape
+    n_biases, n_hills = heights.shape
     if n_hills < 4 * MIN_UNITS:
         raise InvalidInputError(
             f"{n_hills} hills are too few for an error estimate, which needs {4 * MIN_UNITS}: run longer, or choose a "
@@ -82,9 +82,14 @@ def _analyze_metadynamics(
         grid = default_bias_grid(run, method)
     check_grid(grid, method)
     samples, n_before = _samples(run, method, centers)
+    n_replicas = len(samples)
     n_blocks = n_blocks_per_replica(n_replicas)
 
-    kept = [transient(xi, method.sigma, discard) for xi in samples]
+    if run.walkers:  # what one has visited is familiar to all
+        pooled = samples.swapaxes(0, 1).reshape(-1, method.n_cvs)
+        kept = [transient(pooled, method.sigma, discard) // n_replicas] * n_replicas
+    else:
+        kept = [transient(xi, method.sigma, discard) for xi in samples]
     histograms = []
     for xi, first in zip(samples, kept, strict=True):
         blocks = blocks_of_time(len(xi) - first, n_blocks)
@@ -94,16 +99,20 @@ def _analyze_metadynamics(
     if not visited.any():
         raise InvalidInputError("No hill lies in the grid: choose one that covers the CVs' range.")
 
-    n_slices = max(4, min(_N_SLICES, 400 // n_replicas))
-    biases, counts = [], np.zeros((n_replicas, n_blocks, n_replicas, n_slices))
+    n_slices = max(4, min(_N_SLICES, 400 // n_biases))
+    biases, all_edges = [], []
+    for b, first in zip(range(n_biases), kept, strict=False):
+        all_edges.append(slice_edges(heights[b], int(n_before[first]), n_slices))
+        biases.append(_slice_biases(grid, method, centers[b], heights[b], all_edges[b])[:, visited])
+    counts = np.zeros((n_replicas, n_blocks, n_biases, n_slices))
     for replica, (xi, first) in enumerate(zip(samples, kept, strict=True)):
-        edges = slice_edges(heights[replica], int(n_before[first]), n_slices)
-        biases.append(_slice_biases(grid, method, centers[replica], heights[replica], edges)[:, visited])
+        b = 0 if run.walkers else replica
+        edges = all_edges[b]
         inside = locate(grid, xi[first:]) >= 0
         blocks = blocks_of_time(len(xi) - first, n_blocks)[inside]
         slices = np.searchsorted(edges, n_before[first:][inside], side="right") - 1
-        np.add.at(counts[replica, :, replica], (blocks, np.minimum(slices, n_slices - 1)), 1.0)
-    n_b = counts.reshape(n_replicas * n_blocks, n_replicas * n_slices)
+        np.add.at(counts[replica, :, b], (blocks, np.minimum(slices, n_slices - 1)), 1.0)
+    n_b = counts.reshape(n_replicas * n_blocks, n_biases * n_slices)
     n_s = np.stack(histograms)
     reduced = np.concatenate(biases) / run.kT
 
@@ -145,26 +154,31 @@ def bias_at_hills(
 
 
 def _hills(run: Run, method: Metadynamics) -> tuple[Float[np.ndarray, "r hills n"], Float[np.ndarray, "r hills"]]:
-    """Centres and heights of the hills of all replicas."""
+    """Centres and heights of the hills of all replicas; walkers that share them are one."""
     place = place_of(run, method)
     states = [state.methods[place] for state in run.states]
+    if run.walkers:  # all the same
+        states = states[:1]
     n = min(int(state.n_hills) for state in states)
     centers = np.stack([np.asarray(state.centers)[:n] for state in states])
     return centers, np.stack([np.asarray(state.heights)[:n] for state in states])
 
 
 def _samples(
-    run: Run, method: Metadynamics, centers: Float[np.ndarray, "r hills n"]
+    run: Run, method: Metadynamics, centers: Float[np.ndarray, "b hills n"]
 ) -> tuple[Float[np.ndarray, "r samples n"], Int[np.ndarray, " samples"]]:
     """Samples of the CVs, and how many hills there were before each: from the log if it has more than there are hills."""
-    n_hills = centers.shape[1]
-    if "xi" in run.log and run.log.sizes["sample"] > n_hills:
+    n_hills, each = centers.shape[1], max(1, run.walkers)  # hills of one time step
+    if "xi" in run.log and run.log.sizes["sample"] > n_hills // each:
         steps = np.asarray(run.log["step"].values, dtype=np.int64)
         # the hill of step k * stride acts from the next step on
-        n_before = np.maximum(-(-steps // int(method.stride)) - 1, 0)
+        n_before = each * np.maximum(-(-steps // int(method.stride)) - 1, 0)
         known = n_before <= n_hills
         return logged_xi(run, method)[:, known], n_before[known]
-    return centers, np.arange(n_hills)
+    if run.walkers != run.n_replicas:  # each with hills of its own
+        return centers, np.arange(n_hills)
+    of_walkers = centers.reshape(-1, each, method.n_cvs).swapaxes(0, 1)
+    return of_walkers, each * np.arange(of_walkers.shape[1])
 
 
 def transient(xi: Float[np.ndarray, "samples n"], sigma: Float[np.ndarray, " n"], discard: float | None) -> int:

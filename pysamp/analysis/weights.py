@@ -298,7 +298,7 @@ def bias_constant(run: Run, *, grid: Grid | None = None) -> xr.DataArray:
     place = place_of(run, method)
     result = np.zeros((run.n_replicas, len(steps)))
     # the hill of step k * stride acts from the next step on
-    n_before = np.maximum(-(-steps // int(method.stride)) - 1, 0)
+    n_before = max(1, run.walkers) * np.maximum(-(-steps // int(method.stride)) - 1, 0)
     for replica, state in enumerate(run.states):
         for first, bias in bias_at_hills(grid, method, state.methods[place], np.unique(n_before)):
             v = bias / run.kT

@@ -1,6 +1,6 @@
 """Simulation engines, one per file; each is imported when it is first used."""
 
-from . import toy
+from . import jaxmd, toy
 from .base import Bound
 
-__all__ = ["Bound", "toy"]
+__all__ = ["Bound", "jaxmd", "toy"]

@@ -174,7 +174,7 @@ class Engine(AbstractEngine):
         """Finish the step that asked for the bias, and begin the next, up to where it asks again."""
         answer = self.answer(forces)
         md = self.completed(answer)
-        inputs, displacement, carried = jax.vmap(self.step.before)(md, self.neighbors)
+        inputs, displacement, carried = jax.vmap(self.step.before)((md, self.neighbors), answer)
         x, *box = inputs
         v = None if self.velocity_scale is None else displacement * jnp.asarray(self.velocity_scale, dtype=x.dtype)
         moved = (md, carried, x, box[0] if box else None, v)
@@ -205,7 +205,7 @@ class Engine(AbstractEngine):
         of_atoms = forces.forces[..., : self.x.shape[-1]].astype(self.x.dtype)
         everywhere = jnp.zeros_like(self.x).at[:, np.asarray(self.atoms)].add(of_atoms)
         energy = forces.energy.astype(self.x.dtype)
-        virial = getattr(forces, "virial", None)
+        virial = forces.virial
         dilation = jnp.zeros_like(energy) if virial is None else -jnp.trace(virial, axis1=-2, axis2=-1)
         return [energy, everywhere, dilation.astype(self.x.dtype)]
 

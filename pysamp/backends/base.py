@@ -168,7 +168,8 @@ def _import_backend(simulation: Any) -> None:
     if name is None or name in sys.modules:
         raise UnsupportedError(
             f"generate_context returned {simulation!r}, a {kind.__module__}.{kind.__qualname__}. It must return an "
-            "openmm.app.Simulation, an openmm.Context, a hoomd.Simulation or a pysamp.backends.toy.Simulation: end the "
+            "openmm.app.Simulation, an openmm.Context, a hoomd.Simulation, or a Simulation of "
+            "pysamp.backends.jaxmd or pysamp.backends.toy: end the "
             "function with 'return simulation'."
         )
     importlib.import_module(name)

@@ -317,7 +317,8 @@ class JaxMDBound(Bound):
         scale = _velocity_scale(first, self._step.n_notes)
         rows = None if box is not None else first.box_rows
         with jax.enable_x64(True):
-            _, _, carried = jax.vmap(self._step.before)(md, neighbors)
+            nothing = [jnp.zeros(len(x), x.dtype), jnp.zeros_like(x), jnp.zeros(len(x), x.dtype)]
+            _, _, carried = jax.vmap(self._step.before)((md, neighbors), nothing)
             v = None
             if scale is not None:
                 v = jax.vmap(lambda s: s.velocity - 0.5 * first.timestep * s.force / s.mass)(md).astype(x.dtype)
@@ -496,6 +497,7 @@ def _describe_jaxmd(simulation: Simulation, /) -> System:
         periodic=rows is not None,
         orthorhombic=cell.orthorhombic,
         reduction=cell.reduction,
+        wants_virial=simulation.has_own_box,
     )
 
 

@@ -79,6 +79,7 @@ class ABF(AbstractMethod[ABFState]):
 
     needs: ClassVar[frozenset[str]] = frozenset({"momentum"})
     has_energy: ClassVar[bool] = False
+    own: ClassVar[frozenset[str] | None] = frozenset({"place", "momentum"})
 
     cvs: tuple[AbstractCV, ...]
     grid: Grid
@@ -101,6 +102,33 @@ class ABF(AbstractMethod[ABFState]):
     def update(self, state: ABFState, obs: Observation) -> ABFState:
         """Add the force since the last step to the bin of the last step."""
         return collect(self.grid, state, obs, lambda sums: self._bias_in(sums, state.place))
+
+    def update_shared(self, state: ABFState, obs: Observation) -> ABFState:
+        """Add the forces of all walkers since the last step to the bins where they were."""
+        sums, block_length = with_free_block(state.sums, state.block_length, obs.step)
+        applied = jax.vmap(lambda place: self._bias_in(sums, place))(state.place)
+        force = (obs.momentum - state.momentum) / obs.timestep - applied
+        samples = jnp.concatenate([force, jnp.ones_like(force[:, :1])], axis=1)
+        samples = jnp.where(state.place[:, None] >= 0, samples, 0.0)
+        block = state.n_steps // block_length
+
+        def add(sums: Float[Array, "bins blocks m"], walker: tuple) -> tuple[Float[Array, "bins blocks m"], None]:
+            return added(sums, walker[0], block, walker[1]), None
+
+        sums, _ = jax.lax.scan(add, sums, (state.place, samples))
+        place, outside = jax.vmap(lambda xi: place_in(self.grid, xi))(obs.xi)
+        return eqx.tree_at(
+            lambda s: (s.sums, s.block_length, s.n_steps, s.place, s.momentum, s.outside),
+            state,
+            (
+                sums,
+                block_length,
+                state.n_steps + 1,
+                jnp.where(outside, -1, place).astype(state.place.dtype),
+                obs.momentum,
+                state.outside + jnp.sum(outside),
+            ),
+        )
 
     def bias(self, state: ABFState, obs: Observation) -> Bias:
         """Minus the average force in the bin of ``obs.xi``, ramped; its energy is not defined and reported as 0."""

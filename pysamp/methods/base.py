@@ -62,6 +62,8 @@ class AbstractMethod(eqx.Module, Generic[State]):
         has_energy: whether the bias force is the gradient of the bias energy that it reports.
         stops: whether it can end a run, as :meth:`stopped` says.
         kT: thermal energy that the user gave [energy], or None for the engine's.
+        own: names of the fields of its state that are each walker's own where several walkers share the others; None where
+            walkers cannot share it.
     """
 
     cvs: eqx.AbstractVar[tuple[AbstractCV, ...]]
@@ -69,6 +71,7 @@ class AbstractMethod(eqx.Module, Generic[State]):
     has_energy: ClassVar[bool] = True
     stops: ClassVar[bool] = False
     kT: ClassVar[Float[np.ndarray, ""] | None] = None
+    own: ClassVar[frozenset[str] | None] = None
 
     @abc.abstractmethod
     def init(self, obs: Observation) -> State:
@@ -81,6 +84,16 @@ class AbstractMethod(eqx.Module, Generic[State]):
     @abc.abstractmethod
     def bias(self, state: State, obs: Observation) -> Bias:
         """Bias at ``obs.xi``; may be evaluated any number of times at any positions."""
+
+    def update_shared(self, state: State, obs: Observation) -> State:
+        """State after seeing one more time step of several walkers, that have all but ``own`` of it in common.
+
+        Args:
+            state: the common state; the fields in ``own`` have the walkers on their first axis.
+            obs: of all walkers, on the first axis of ``xi``, ``key``, ``momentum`` and ``inverse_mass``. What they add is
+                added in this order.
+        """
+        raise UnsupportedError(f"Walkers cannot share {type(self).__name__}.")
 
     def reserve(self, state: State, n_steps: int) -> State:
         """Room in ``state`` for ``n_steps`` more steps. Called on the host before a run, so shapes may grow here only."""
@@ -147,6 +160,8 @@ class AbstractMethod(eqx.Module, Generic[State]):
 class AbstractStaticBias(AbstractMethod[None]):
     """Base class of biases that never change: a potential in CV space, whose exact gradient is the force."""
 
+    own: ClassVar[frozenset[str] | None] = frozenset()
+
     @abc.abstractmethod
     def potential(self, xi: Float[Array, " n"]) -> Float[Array, ""]:
         """Bias energy at ``xi`` [energy]."""
@@ -156,6 +171,10 @@ class AbstractStaticBias(AbstractMethod[None]):
         del obs
 
     def update(self, state: None, obs: Observation) -> None:
+        """Nothing changes."""
+        del state, obs
+
+    def update_shared(self, state: None, obs: Observation) -> None:
         """Nothing changes."""
         del state, obs
 

@@ -1,7 +1,7 @@
 """Metadynamics, standard and well-tempered, on a grid or as a sum of hills."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -97,6 +97,8 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         Cubic convolution: Keys, IEEE Trans. Acoust. 29, 1153 (1981), doi 10.1109/TASSP.1981.1163711.
     """
 
+    own: ClassVar[frozenset[str] | None] = frozenset()
+
     cvs: tuple[AbstractCV, ...]
     height: Float[np.ndarray, ""]
     sigma: Float[np.ndarray, " n"]
@@ -179,6 +181,19 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             state = eqx.tree_at(lambda s: s.outside, state, outside)
         due = (obs.step % self.stride == 0) & (obs.step > 0)
         return jax.lax.cond(due, lambda: self._deposit(state, obs), lambda: state)
+
+    def update_shared(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
+        """Add a hill for each walker every ``stride`` steps; each is tempered by those of the walkers before it."""
+        grid = self.grid
+        if grid is not None:
+            outside = jnp.sum(jax.vmap(lambda xi: is_outside(grid, xi))(obs.xi).astype(state.outside.dtype))
+            state = eqx.tree_at(lambda s: s.outside, state, state.outside + outside)
+        due = (obs.step % self.stride == 0) & (obs.step > 0)
+
+        def deposit(state: MetadynamicsState, xi: Float[Array, " n"]) -> tuple[MetadynamicsState, None]:
+            return self._deposit(state, eqx.tree_at(lambda o: o.xi, obs, xi)), None
+
+        return jax.lax.cond(due, lambda: jax.lax.scan(deposit, state, obs.xi)[0], lambda: state)
 
     def bias(self, state: MetadynamicsState, obs: Observation) -> Bias:
         """Sum of the hills at ``obs.xi``."""

@@ -25,7 +25,9 @@ PAGES = [
 
 def modules_without_engines():
     names = [name for _, name, _ in pkgutil.walk_packages(pysamp.__path__, "pysamp.")]
-    return sorted(name for name in names if not re.search(r"openmm|hoomd|lammps|_native|_device|_cuda|_opencl", name))
+    return sorted(
+        name for name in names if not re.search(r"openmm|hoomd|lammps|jaxmd|_native|_device|_cuda|_opencl", name)
+    )
 
 
 def examples(name):
