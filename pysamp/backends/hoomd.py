@@ -55,14 +55,7 @@ _THERMOSTAT_STATE = (
     "rotational_dof",
     "barostat_dof",
 )  # degrees of freedom of MTTK and of a barostat
-_EXACT = (
-    "position",
-    "image",
-    "velocity",
-    "acceleration",
-    "orientation",
-    "angmom",
-)  # per particle; more than a Snapshot has
+_EXACT = ("position", "image", "velocity", "orientation", "angmom")  # of each particle
 
 
 # -------------------------------------------------------------------------------------------------- what HOOMD knows
@@ -97,10 +90,26 @@ def _check(simulation: hoomd.Simulation) -> None:
         )
 
 
-def _thermostats(integrator: Any) -> list[Any]:
-    """What holds a temperature among the integrator's methods."""
+def _parts(integrator: Any) -> list[Any]:
+    """The integrator's methods, and their thermostats."""
     parts = [part for method in integrator.methods for part in (method, getattr(method, "thermostat", None))]
-    return [part for part in parts if getattr(part, "kT", None) is not None]
+    return [part for part in parts if part is not None]
+
+
+def _temperature(simulation: hoomd.Simulation) -> Any:
+    """Thermal energy of the thermostats, as a function of the time step; None without any.
+
+    Raises:
+        InvalidInputError: if they have different ones now.
+    """
+    found = [part.kT for part in _parts(simulation.operations.integrator) if getattr(part, "kT", None) is not None]
+    now = {variant(simulation.timestep) for variant in found}
+    if len(now) > 1:
+        raise InvalidInputError(
+            f"The integrator's thermostats hold different temperatures, kT = {sorted(now)}. A bias in a free energy has one: "
+            "give all of them the same kT."
+        )
+    return found[0] if found else None
 
 
 def _barostats(integrator: Any) -> list[Any]:
@@ -158,13 +167,13 @@ def _cell(simulation: hoomd.Simulation, box: Float[np.ndarray, "3 3"]) -> Cell:
 
 def _describe(simulation: hoomd.Simulation) -> System:
     _check(simulation)
-    integrator, timestep = simulation.operations.integrator, simulation.timestep
+    integrator = simulation.operations.integrator
     snapshot = simulation.state.get_snapshot()
     particles = snapshot.particles
     box = box_vectors(simulation.state.box)
     cell = _cell(simulation, box)
     masses = np.array(particles.mass, dtype=np.float64)
-    thermostats = _thermostats(integrator)
+    kT = _temperature(simulation)
     body = np.asarray(particles.body).astype(np.int64)
     followers = np.flatnonzero((body >= 0) & (body < len(masses)) & (body != np.arange(len(masses))))
     distances = any(isinstance(c, hoomd.md.constrain.Distance) for c in getattr(integrator, "constraints", []))
@@ -172,7 +181,7 @@ def _describe(simulation: hoomd.Simulation) -> System:
     return System(
         masses=masses,
         timestep=float(integrator.dt),
-        kT=float(thermostats[0].kT(timestep)) if thermostats else None,
+        kT=None if kT is None else float(kT(simulation.timestep)),
         momentum_timestep=_momentum_timestep(integrator, masses, particles),
         periodic=True,
         orthorhombic=cell.orthorhombic,
@@ -338,8 +347,8 @@ class HoomdBound(Bound):
         prefer_synchronous_dispatch()  # before JAX is asked anything
         device = None if jax.default_backend() == "cpu" else jax.local_devices(backend="cpu")[0]
         self._loop = Loop(sampler, device=device, first_step=1)
-        thermostats = _thermostats(simulation.operations.integrator)
-        self._kT = thermostats[0].kT if thermostats and not _is_constant(thermostats[0].kT) else None
+        kT = _temperature(simulation)
+        self._kT = None if isinstance(kT, hoomd.variant.Constant) else kT
         self._places = Places.of(
             len(self._tags),
             periodic=True,
@@ -456,43 +465,50 @@ class HoomdBound(Bound):
         relay.add_total(memory.virial, 1 + 3 * len(self._tags))
 
     def set_forces(self, timestep: int) -> None:
-        """Evaluate the bias and write it into the arrays of the force."""
-        memory = self._memory
-        if memory is None or self._box_moves:
+        """Have the bias evaluated, and written into the arrays of the force."""
+        memory = self._memory or self._looked_up()
+        if self._box_moves:
             self._box = box_vectors(self._simulation.state.box)
-        if memory is None:
-            memory = self._memory = _Memory(self._simulation.state, self._force)
-            if self._relayed:
-                self._connect_relay(memory)
-                self._relay.handed[self._places.box] = self._box.reshape(-1)
-        if self._relayed:
-            if self._box_moves:
-                self._relay.handed[self._places.box] = self._box.reshape(-1)
-            if self._kT is not None:
-                self._relay.handed[self._places.kT] = self._kT(timestep)
-            kind = SAME_STEP if timestep == self._seen else NEW_STEP
-            self._seen = timestep
-            if not self._relay.exchange(kind):
-                raise FloatingPointError("a bias energy or force is not finite")
-            return
-        index = memory.rtag[self._tags]
-        positions, images = memory.position[index], memory.image[index]
-        velocities = memory.velocity[index] if self._velocities else None
         kT = None if self._kT is None else self._kT(timestep)
-        if self._callback.is_running:
-            kind = SAME_STEP if timestep == self._seen else NEW_STEP
-            packed = self._callback(kind, positions, self._box, velocities, images=images, kT=kT)
+        kind = SAME_STEP if timestep == self._seen else NEW_STEP
+        if self._relayed:
             self._seen = timestep
+            is_finite = self._relay_forces(kind, kT)
         else:
-            self._memory = None  # nobody looks after it outside a run
-            x = _whole(positions, images, self._box)
-            packed = self._loop.evaluate(Particles(x, self._box, velocities, kT=None if kT is None else np.asarray(kT)))
-        if not math.isfinite(packed.sum()):
+            index = memory.rtag[self._tags]
+            positions, images = memory.position[index], memory.image[index]
+            velocities = memory.velocity[index] if self._velocities else None
+            if self._callback.is_running:
+                self._seen = timestep
+                packed = self._callback(kind, positions, self._box, velocities, images=images, kT=kT)
+            else:
+                self._memory = None  # nobody looks after it outside a run
+                x = _whole(positions, images, self._box)
+                ramped = None if kT is None else np.asarray(kT)
+                packed = self._loop.evaluate(Particles(x, self._box, velocities, kT=ramped))
+            is_finite = math.isfinite(packed.sum())
+            memory.force[index] = packed[1:-6].reshape(-1, 3)
+            first = index[0] if len(index) else 0  # HOOMD has both for each particle; it is their sums that count
+            memory.energy[first] = packed[0]
+            memory.virial[first] = packed[-6:]
+        if not is_finite:
             raise FloatingPointError("a bias energy or force is not finite")
-        memory.force[index] = packed[1:-6].reshape(-1, 3)
-        first = index[0] if len(index) else 0  # HOOMD has both for each particle; it is their sums that count
-        memory.energy[first] = packed[0]
-        memory.virial[first] = packed[-6:]
+
+    def _looked_up(self) -> "_Memory":
+        """HOOMD's memory and box, at the first evaluation of forces in a run."""
+        self._memory = memory = _Memory(self._simulation.state, self._force)
+        self._box = box_vectors(self._simulation.state.box)
+        if self._relayed:
+            self._connect_relay(memory)
+        return memory
+
+    def _relay_forces(self, kind: int, kT: float | None) -> bool:
+        """Hand over to the compiled loop, and take its forces; False if they are not finite."""
+        handed = self._relay.handed
+        handed[self._places.box] = self._box.reshape(-1)
+        if kT is not None:
+            handed[self._places.kT] = kT
+        return self._relay.exchange(kind)
 
     @property
     def arrays(self) -> Mapping[str, View]:
@@ -537,7 +553,7 @@ class HoomdBound(Bound):
         particles, box = snapshot.particles, self._simulation.state.box
         exact = {name: np.asarray(getattr(particles, name)) for name in (*_EXACT, "acceleration")}
         exact |= {"box": np.asarray(snapshot.configuration.box), "seed": np.asarray(self._simulation.seed or 0)}
-        for i, part in enumerate(self._parts()):
+        for i, part in enumerate(_parts(self._simulation.operations.integrator)):
             for name in _THERMOSTAT_STATE:
                 if hasattr(part, name):
                     exact[f"{name}_{i}"] = np.asarray(getattr(part, name))
@@ -581,16 +597,10 @@ class HoomdBound(Bound):
             with simulation.state.cpu_local_snapshot as local:
                 places = np.array(local.particles.rtag)
                 local.particles.acceleration[places] = exact["acceleration"]  # with the random forces of the last step
-            for i, part in enumerate(self._parts()):
+            for i, part in enumerate(_parts(simulation.operations.integrator)):
                 for name in _THERMOSTAT_STATE:
                     if f"{name}_{i}" in exact:
                         setattr(part, name, tuple(exact[f"{name}_{i}"].tolist()))
-
-    def _parts(self) -> list[Any]:
-        methods = self._simulation.operations.integrator.methods
-        return [
-            part for method in methods for part in (method, getattr(method, "thermostat", None)) if part is not None
-        ]
 
     def _set_timestep(self, step: int) -> None:
         """HOOMD's random numbers are a function of the time step, which it lets one set only for a new system."""
@@ -618,10 +628,6 @@ class HoomdBound(Bound):
                 self._simulation.operations.writers.remove(self._stop)
             if self._seed is not None:
                 self._simulation.seed = self._seed
-
-
-def _is_constant(variant: Any) -> bool:
-    return isinstance(variant, hoomd.variant.Constant)
 
 
 # -------------------------------------------------------------------------------------------------------- dispatch

@@ -135,6 +135,13 @@ def test_an_unfinished_simulation_is_named(systems, broken, message):
         pysamp.run(Unbiased(PAIR), lambda: broken(systems), 10, progress=False)
 
 
+def test_thermostats_of_different_temperatures(systems):
+    first = hoomd.md.methods.Langevin(filter=hoomd.filter.Tags([0, 1]), kT=1.0)
+    second = hoomd.md.methods.Langevin(filter=hoomd.filter.Tags([2, 3]), kT=1.5)
+    with pytest.raises(pysamp.InvalidInputError, match=r"different temperatures, kT = \[1.0, 1.5\]"):
+        pysamp.run(Unbiased(PAIR), lambda: systems.fluid([first, second]), 10, progress=False)
+
+
 def test_momenta_where_there_are_none(systems):
     simulation = systems.wells(hoomd.md.methods.Brownian(filter=systems.movers(), kT=1.0))
     with pytest.raises(pysamp.InvalidInputError, match="needs the momenta"):
