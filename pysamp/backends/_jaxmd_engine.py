@@ -150,6 +150,11 @@ class Engine(AbstractEngine):
     velocities_too: bool = eqx.field(static=True)
     held: Bool[Array, " r"] | None = None
 
+    @property
+    def moving(self) -> tuple:
+        """What changes from step to step, but for counters and flags."""
+        return self.md, self.carried, self.x, self.box, self.v, self.neighbors
+
     def hold(self, stopped: Bool[Array, " r"]) -> "Engine":
         """Replicas that stay where they are."""
         return eqx.tree_at(lambda e: e.held, self, stopped, is_leaf=lambda leaf: leaf is None)
@@ -252,6 +257,7 @@ def renewed(
     """
     if update is None:
         return neighbors, jnp.zeros((), dtype=bool)
+    neighbors, x, box = jax.lax.stop_gradient((neighbors, x, box))
     if x.shape[0] == 1:
         new, overflow = update(*jax.tree.map(lambda leaf: leaf[0], (neighbors, x, box)))
         return [leaf[None] for leaf in new], overflow

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._cut import Cut, Traced
 from .._serial import is_key
 from ..api import bind, describe, stack
 from ..errors import InvalidInputError, SimulationError
@@ -51,6 +52,8 @@ class Simulation:
         box: as for ``jax_md.space``: a side, sides, or a matrix with the box vectors as columns [length]; None for free
             space, or where the state has its own.
         neighbor_fn: ``jax_md.partition.neighbor_list(...)`` or the like; ``energy_fn`` gets the list as ``neighbor=``.
+        neighbors: the list that ``neighbor_fn`` made for ``state``; None to make one. Where JAX traces the making of the
+            simulation, as under ``jax.jit``, it must be given.
         timestep: [time]; None for the integrator's ``dt``.
         kT: thermal energy [energy]; None for the integrator's, if it has one.
 
@@ -93,6 +96,7 @@ class Simulation:
         integrator: Callable,
         box: Any = None,
         neighbor_fn: Any = None,
+        neighbors: Any = None,
         timestep: Any = None,
         kT: Any = None,
     ):
@@ -108,7 +112,7 @@ class Simulation:
         self.energy_fn, self.state, self.shift_fn, self.integrator = energy_fn, state, shift_fn, integrator
         self.box = None if box is None else np.asarray(box)
         self.neighbor_fn = neighbor_fn
-        self.neighbors: Any = None
+        self.neighbors = neighbors
         given = _options(integrator)
         self.timestep = _number(given.get("dt") if timestep is None else timestep, "timestep", "dt")
         kT = given.get("kT") if kT is None else kT
@@ -191,13 +195,13 @@ class JaxMDBound(Bound):
         """Positions, velocities and masses as JAX MD keeps them, of all replicas, and the forces of potential and bias."""
         engine = self._engine
         with jax.enable_x64(True):
-            forces = self._forces() + engine.answer(self._bias())[1]
+            total = self._forces() + engine.answer(self._bias())[1]
             velocities = jnp.zeros_like(engine.x) if not hasattr(engine.md, "momentum") else _velocities(engine.md)
         return {
             "positions": engine.x,
             "velocities": velocities if engine.v is None else engine.v,
             "masses": jnp.asarray(self.system.masses),
-            "forces": forces,
+            "forces": total,
         }
 
     @property
@@ -227,7 +231,7 @@ class JaxMDBound(Bound):
         x = np.asarray(every.positions)
         v = None if every.velocities is None else np.asarray(every.velocities)
         boxes = [None] * len(x) if every.box is None else np.asarray(every.box)
-        leaves = [_plain(leaf) for leaf in jax.tree.leaves(self._moving())]
+        leaves = [_plain(leaf) for leaf in jax.tree.leaves(self._engine.moving)]
         common = [np.asarray(engine.fresh), np.asarray(self._cell_capacity())]
         return [
             Snapshot(
@@ -249,9 +253,9 @@ class JaxMDBound(Bound):
         kept = [_from_bytes(np.asarray(s.engine)) for s in snapshots]
         fresh, capacity = kept[0][:2]
         with jax.enable_x64(True):
-            structure = jax.tree.structure(self._moving())
+            structure = jax.tree.structure(self._engine.moving)
             leaves = [jnp.asarray(np.stack(column)) for column in list(zip(*kept, strict=True))[2:]]
-            old = jax.tree.leaves(self._moving())
+            old = jax.tree.leaves(self._engine.moving)
             leaves = [
                 jax.random.wrap_key_data(new, impl=jax.random.key_impl(leaf)) if is_key(leaf) else new
                 for new, leaf in zip(leaves, old, strict=True)
@@ -307,50 +311,10 @@ class JaxMDBound(Bound):
 
     def _start(self, md: Any, n_steps: int) -> None:
         """An engine that stands at the positions of JAX MD's states, with no step under way."""
-        first = self._first
         with self._engine_precision():
-            x = md.position
-            box = jax.vmap(lambda state: state.box)(md) if first.has_own_box else None
-        self._neighbors, neighbors = self._allocated(x, box)
-        self._trace(md, x, box)
-        n_atoms = len(self.sampler.atoms)
-        scale = _velocity_scale(first, self._step.n_notes)
-        rows = None if box is not None else first.box_rows
-        with jax.enable_x64(True):
-            nothing = [jnp.zeros(len(x), x.dtype), jnp.zeros_like(x), jnp.zeros(len(x), x.dtype)]
-            _, _, carried = jax.vmap(self._step.before)((md, neighbors), nothing)
-            v = None
-            if scale is not None:
-                v = jax.vmap(lambda s: s.velocity - 0.5 * first.timestep * s.force / s.mass)(md).astype(x.dtype)
-            self._engine = Engine(
-                step=self._step,
-                update=self._update,
-                md=md,
-                carried=carried,
-                x=x,
-                box=box,
-                v=v,
-                neighbors=neighbors,
-                fresh=jnp.asarray(self._step.n_notes > 0),
-                overflow=jnp.zeros((), dtype=bool),
-                remaining=jnp.asarray(np.int64(0)),
-                n_steps=jnp.asarray(np.int64(n_steps)),
-                box_rows=None if rows is None else jnp.asarray(rows),
-                fractional=_is_fractional(first),
-                velocity_scale=scale,
-                atoms=self.sampler.atoms,
-                velocities_too=self.sampler.needs_velocities and n_atoms > 0,
-                held=jnp.zeros(self.n_replicas, dtype=bool) if self.sampler.stops else None,
-            )
-
-    def _trace(self, md: Any, x: Array, box: Array | None) -> None:
-        """Trace step, list and force for the present shapes."""
-        first = self._first
-        one_md, one_x, one_box = jax.tree.map(lambda leaf: leaf[0], (md, x, box))
-        with self._engine_precision():
-            _, apply = first.integrator(biased(first.energy_fn), noting(first.shift_fn))
-            self._step = trace_step(apply, one_md, self._neighbors)
-            self._update = trace_update(self._neighbors, one_x, one_box)
+            box = jax.vmap(lambda state: state.box)(md) if self._first.has_own_box else None
+        self._neighbors, neighbors = self._allocated(md.position, box)
+        self._engine = begun(self._first, self.sampler, md, self._neighbors, neighbors, n_steps)
 
     def _allocated(self, x: Array, box: Array | None, extra: int = 0) -> tuple[Any, list[Array]]:
         """A neighbour list with room for every replica, as the template of all, and the leaves for each of them."""
@@ -378,11 +342,11 @@ class JaxMDBound(Bound):
         n, shape = engine.x.shape[1], self._neighbors.idx.shape
         of_each = shape[-1] if shape[0] == n else shape[-1] / n  # dense, or a list of pairs
         self._neighbors, neighbors = self._allocated(engine.x, engine.box, math.ceil(_GROWTH * of_each) + 1)
-        self._trace(engine.md, engine.x, engine.box)
+        step, update = _traced(self._first, engine.md, engine.x, engine.box, self._neighbors)
         self._engine = eqx.tree_at(
             lambda e: (e.step, e.update, e.neighbors, e.overflow),
             engine,
-            (self._step, self._update, neighbors, jnp.zeros((), dtype=bool)),
+            (step, update, neighbors, jnp.zeros((), dtype=bool)),
         )
 
     def _resize(self, neighbors: list[Array], capacity: int, md: Any, x: Array, box: Array | None) -> None:
@@ -393,19 +357,14 @@ class JaxMDBound(Bound):
             max_occupancy=int(template.idx.shape[-1]), cell_list_capacity=None if capacity < 0 else capacity
         )
         self._neighbors = template
-        self._trace(md, x, box)
+        traced = _traced(self._first, md, x, box, template)
         self._engine = eqx.tree_at(
-            lambda e: (e.step, e.update), self._engine, (self._step, self._update), is_leaf=lambda leaf: leaf is None
+            lambda e: (e.step, e.update), self._engine, traced, is_leaf=lambda leaf: leaf is None
         )
 
     def _cell_capacity(self) -> int:
         capacity = getattr(self._neighbors, "cell_list_capacity", None)
         return -1 if capacity is None else int(capacity)
-
-    def _moving(self) -> tuple:
-        """What changes from step to step."""
-        engine = self._engine
-        return engine.md, engine.carried, engine.x, engine.box, engine.v, engine.neighbors
 
     def _bias(self) -> Any:
         """The present bias on all replicas."""
@@ -419,22 +378,11 @@ class JaxMDBound(Bound):
 
     def _forces(self) -> Array:
         """Forces of the energy function at the present positions."""
-        engine, structure = self._engine, jax.tree.structure(self._neighbors)
-
-        def force(x: Array, box: Array | None, leaves: list[Array]) -> Array:
-            options: dict[str, Any] = {} if box is None else {"box": box}
-            if leaves:
-                options["neighbor"] = structure.unflatten(leaves)
-            value = self._first.energy_fn(x, **options)
-            if jnp.shape(value) != ():
-                return value
-            return -jax.grad(lambda x: self._first.energy_fn(x, **options))(x)
-
-        with self._engine_precision():
-            each = [
-                force(*jax.tree.map(lambda leaf, r=r: leaf[r], (engine.x, engine.box, engine.neighbors)))
-                for r in range(self.n_replicas)
-            ]
+        engine = self._engine
+        each = []
+        for r in range(self.n_replicas):
+            x, box, leaves = jax.tree.map(lambda leaf, r=r: leaf[r], (engine.x, engine.box, engine.neighbors))
+            each.append(forces(self._first, x, box, leaves, self._neighbors))
         return jnp.stack(each)
 
     def _rested(self) -> Any:
@@ -483,6 +431,71 @@ class JaxMDBound(Bound):
         self._start(md, int(snapshots[0].step))
         if hasattr(md, "force"):
             self._start(md.set(force=self._forces()), int(snapshots[0].step))
+
+
+def begun(first: Simulation, sampler: Sampler, md: Any, template: Any, neighbors: list[Array], n_steps: int) -> Engine:
+    """An engine that stands at the positions of JAX MD's states, with no step under way.
+
+    Args:
+        first: one of the simulations.
+        sampler: what the engine hands particles to.
+        md: JAX MD's states, one for each replica on the first axis.
+        template: a neighbour list, or None.
+        neighbors: its leaves for each of the replicas.
+        n_steps: steps done before.
+    """
+    with jax.enable_x64(first.x64):
+        x = md.position
+        box = jax.vmap(lambda state: state.box)(md) if first.has_own_box else None
+    step, update = _traced(first, md, x, box, template)
+    scale = _velocity_scale(first, step.n_notes)
+    rows = None if box is not None else first.box_rows
+    with jax.enable_x64(True):
+        nothing = [jnp.zeros(len(x), x.dtype), jnp.zeros_like(x), jnp.zeros(len(x), x.dtype)]
+        _, _, carried = jax.vmap(step.before)((md, neighbors), nothing)
+        v = None
+        if scale is not None:
+            v = jax.vmap(lambda s: s.velocity - 0.5 * first.timestep * s.force / s.mass)(md).astype(x.dtype)
+        return Engine(
+            step=step,
+            update=update,
+            md=md,
+            carried=carried,
+            x=x,
+            box=box,
+            v=v,
+            neighbors=neighbors,
+            fresh=jnp.asarray(step.n_notes > 0),
+            overflow=jnp.zeros((), dtype=bool),
+            remaining=jnp.asarray(np.int64(0)),
+            n_steps=jnp.asarray(np.int64(n_steps)),
+            box_rows=None if rows is None else jnp.asarray(rows),
+            fractional=_is_fractional(first),
+            velocity_scale=scale,
+            atoms=sampler.atoms,
+            velocities_too=sampler.needs_velocities,
+            held=jnp.zeros(len(x), dtype=bool) if sampler.stops else None,
+        )
+
+
+def forces(first: Simulation, x: Array, box: Array | None, leaves: list[Array], template: Any) -> Array:
+    """Forces of the energy function alone, for one replica."""
+    options: dict[str, Any] = {} if box is None else {"box": box}
+    with jax.enable_x64(first.x64):
+        if leaves:
+            options["neighbor"] = jax.tree.structure(template).unflatten(leaves)
+        value = first.energy_fn(x, **options)
+        if jnp.shape(value) != ():
+            return value
+        return -jax.grad(lambda x: first.energy_fn(x, **options))(x)
+
+
+def _traced(first: Simulation, md: Any, x: Array, box: Array | None, template: Any) -> tuple[Cut, Traced | None]:
+    """Step and renewal of the neighbour list for the present shapes."""
+    one_md, one_x, one_box = jax.tree.map(lambda leaf: leaf[0], (md, x, box))
+    with jax.enable_x64(first.x64):
+        _, apply = first.integrator(biased(first.energy_fn), noting(first.shift_fn))
+        return trace_step(apply, one_md, template), trace_update(template, one_x, one_box)
 
 
 @describe.dispatch

@@ -46,6 +46,7 @@ PAGES = {
     "pysamp.paths": "paths.md",
     "pysamp.backends": "backends.md",
     "pysamp.analysis": "analysis.md",
+    "pysamp.differentiable": "differentiable.md",
     "pysamp.testing": "testing.md",
 }
 

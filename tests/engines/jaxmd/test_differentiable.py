@@ -1,0 +1,104 @@
+"""Derivatives through a whole biased simulation."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pysamp
+from pysamp import bind
+from pysamp.backends import jaxmd
+from pysamp.colvars import Component, Distance, custom
+from pysamp.differentiable import simulate
+from pysamp.methods import ABF, HarmonicBias, Metadynamics
+
+N_STEPS = 60
+
+
+def well(k):
+    return lambda x, **unused: 0.5 * k * jnp.sum(x**2) + 0.05 * jnp.sum(x**4)
+
+
+def with_parameters(systems, k=1.0, name="nvt_langevin", dt=None):
+    """The state is made beforehand, as under jit it must be."""
+    made = systems.simulation(name, well(1.0), n=3, dt=dt)
+    return lambda k: jaxmd.Simulation(well(k), made.state, shift_fn=made.shift_fn, integrator=made.integrator, kT=1.0)
+
+
+def assert_derivative(function, at, h=1e-5):
+    value, derivative = jax.jit(jax.value_and_grad(function))(at)
+    difference = (function(at + h) - function(at - h)) / (2 * h)
+    assert np.isfinite(value)
+    assert abs(float(difference)) > 1e-4
+    np.testing.assert_allclose(derivative, difference, rtol=1e-5)
+
+
+def spring(kspring=2.0):
+    method = HarmonicBias(Distance([0, 1]), kspring=1.0, center=1.5)
+    return eqx.tree_at(lambda m: m.kspring, method, jnp.asarray(kspring).reshape(method.kspring.shape) * np.ones(1))
+
+
+@pytest.mark.parametrize("name", ["nve", "nvt_langevin", "brownian"])
+def test_the_steps_are_those_of_a_run(systems, name):
+    make = with_parameters(systems, name=name)
+    method = HarmonicBias(Distance([0, 1]), kspring=2.0, center=1.5)
+    found = simulate(method, make(1.0), n_steps=N_STEPS, segment=7)
+    with bind(make(1.0), method) as bound:
+        rows = bound.run(N_STEPS, log_every=1)
+        expected = bound.snapshots()[0].positions
+    np.testing.assert_allclose(found.state.position, expected, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found.xi[:, 0], rows[0, :, 1], rtol=0, atol=1e-11)
+
+
+def test_with_respect_to_the_potential(systems):
+    make = with_parameters(systems)
+    assert_derivative(lambda k: jnp.sum(simulate(spring(), make(k), n_steps=N_STEPS).state.position[0] ** 2), 1.3)
+
+
+def test_with_respect_to_the_bias(systems):
+    make = with_parameters(systems)
+    assert_derivative(lambda k: simulate(spring(k), make(1.0), n_steps=N_STEPS).xi.mean(), 2.0)
+
+
+def test_with_respect_to_the_cv(systems):
+    make = with_parameters(systems)
+
+    def average(power):
+        cv = custom(lambda x, cell: jnp.sum((x[1] - x[0]) ** 2) ** power, atoms=[0, 1])
+        return simulate(HarmonicBias(cv, kspring=2.0, center=1.0), make(1.0), n_steps=N_STEPS).xi.mean()
+
+    assert_derivative(average, 0.6)
+
+
+@pytest.mark.parametrize("method", ["hills", "forces"])
+def test_through_a_bias_that_adapts(systems, method):
+    """The bias that is built depends on the parameter too, and that part is large."""
+    make = with_parameters(systems, dt=0.1)
+    x = Component([0], axis=0)
+    grid = pysamp.Grid(-4.0, 4.0, 80)
+    chosen = {
+        "hills": Metadynamics(x, height=0.5, sigma=0.3, stride=5, grid=grid),
+        "forces": ABF(x, grid=pysamp.Grid(-4.0, 4.0, 4), full_samples=5),
+    }[method]
+    assert_derivative(lambda k: jnp.sum(simulate(chosen, make(k), n_steps=N_STEPS).xi ** 2), 1.0, h=1e-7)
+
+
+def test_memory_grows_as_the_square_root(systems):
+    """Of what the compiled derivative keeps beside its arguments; without segments it grows in proportion."""
+    make = with_parameters(systems)
+
+    def temporary(n_steps, segment):
+        function = jax.grad(lambda k: simulate(spring(), make(k), n_steps=n_steps, segment=segment).xi[-1, 0])
+        needed = jax.jit(function).lower(1.0).compile().memory_analysis()
+        assert needed is not None
+        return needed.temp_size_in_bytes
+
+    assert temporary(6400, None) < 2.5 * temporary(1600, None)
+    assert temporary(1600, None) < 0.3 * temporary(1600, 1600)
+
+
+def test_hills_without_a_grid_are_refused(systems):
+    method = Metadynamics(Component([0], axis=0), height=0.5, sigma=0.3, stride=5)
+    with pytest.raises(pysamp.errors.InvalidInputError, match="grid"):
+        simulate(method, with_parameters(systems)(1.0), n_steps=10)
