@@ -39,7 +39,7 @@ _CHUNK = 1024
 
 
 def hills(run: Run) -> xr.Dataset:
-    """Hills of a metadynamics run: ``center`` (replica, hill, cv), ``height`` and ``step``.
+    """Hills of a metadynamics run: ``center`` and ``sigma`` (replica, hill, cv), ``height`` and ``step``.
 
     Args:
         run: a run whose methods include :class:`~pysamp.methods.Metadynamics`.
@@ -48,10 +48,14 @@ def hills(run: Run) -> xr.Dataset:
         InvalidInputError: if they do not.
     """
     method = method_of(run, Metadynamics, "Only Metadynamics has hills")
-    centers, heights = _hills(run, method)
+    centers, heights, widths = _hills(run, method)
     steps = int(method.stride) * (1 + np.arange(centers.shape[1]) // max(1, run.walkers))
     return xr.Dataset(
-        {"center": (("replica", "hill", "cv"), centers), "height": (("replica", "hill"), heights)},
+        {
+            "center": (("replica", "hill", "cv"), centers),
+            "sigma": (("replica", "hill", "cv"), widths),
+            "height": (("replica", "hill"), heights),
+        },
         {"step": ("hill", steps), "cv": list(method.labels)},
     )
 
@@ -71,7 +75,7 @@ def _analyze_metadynamics(
     tenth and at most half of the run, unless ``discard`` says otherwise.
     """
     check_discard(discard)
-    centers, heights = _hills(run, method)
+    centers, heights, widths = _hills(run, method)
     n_biases, n_hills = heights.shape
     if n_hills < 4 * MIN_UNITS:
         raise InvalidInputError(
@@ -103,7 +107,7 @@ def _analyze_metadynamics(
     biases, all_edges = [], []
     for b, first in zip(range(n_biases), kept, strict=False):
         all_edges.append(slice_edges(heights[b], int(n_before[first]), n_slices))
-        biases.append(_slice_biases(grid, method, centers[b], heights[b], all_edges[b])[:, visited])
+        biases.append(_slice_biases(grid, method, centers[b], heights[b], widths[b], all_edges[b])[:, visited])
     counts = np.zeros((n_replicas, n_blocks, n_biases, n_slices))
     for replica, (xi, first) in enumerate(zip(samples, kept, strict=True)):
         b = 0 if run.walkers else replica
@@ -136,7 +140,7 @@ def _analyze_metadynamics(
 
 def default_bias_grid(run: Run, method: Metadynamics) -> Grid:
     """The method's grid, or one that covers the hills and is fine enough for them."""
-    centers, _ = _hills(run, method)
+    centers, _, _ = _hills(run, method)
     return method.grid or default_grid(centers.reshape(-1, method.n_cvs), method.periods, method.sigma / 2)
 
 
@@ -145,23 +149,32 @@ def bias_at_hills(
 ) -> Iterator[tuple[int, Float[np.ndarray, " bins"]]]:
     """The bias at the bins' centres when there were so many hills, for each of some increasing numbers."""
     bias, done = np.zeros(grid.size), 0
-    centers, heights = np.asarray(state.centers), np.asarray(state.heights)
+    centers, heights, widths = np.asarray(state.centers), np.asarray(state.heights), _widths(method, state)
     for number in numbers:
         new = slice(done, min(int(number), int(state.n_hills)))
-        bias = bias + _sum_on_grid(_bias_factors, grid, method, centers[new], heights[None, new])[0]
+        bias = bias + _sum_on_grid(_bias_factors, grid, method, centers[new], heights[None, new], widths[new])[0]
         done = new.stop
         yield int(number), bias
 
 
-def _hills(run: Run, method: Metadynamics) -> tuple[Float[np.ndarray, "r hills n"], Float[np.ndarray, "r hills"]]:
-    """Centres and heights of the hills of all replicas; walkers that share them are one."""
+def _hills(
+    run: Run, method: Metadynamics
+) -> tuple[Float[np.ndarray, "r hills n"], Float[np.ndarray, "r hills"], Float[np.ndarray, "r hills n"]]:
+    """Centres, heights and widths of the hills of all replicas; walkers that share them are one."""
     place = place_of(run, method)
     states = [state.methods[place] for state in run.states]
     if run.walkers:  # all the same
         states = states[:1]
     n = min(int(state.n_hills) for state in states)
     centers = np.stack([np.asarray(state.centers)[:n] for state in states])
-    return centers, np.stack([np.asarray(state.heights)[:n] for state in states])
+    heights = np.stack([np.asarray(state.heights)[:n] for state in states])
+    return centers, heights, np.stack([_widths(method, state)[:n] for state in states])
+
+
+def _widths(method: Metadynamics, state: MetadynamicsState) -> Float[np.ndarray, "room n"]:
+    if state.widths is None:
+        return np.broadcast_to(method.sigma, state.centers.shape)
+    return np.asarray(state.widths).T
 
 
 def _samples(
@@ -206,17 +219,19 @@ def _slice_biases(
     method: Metadynamics,
     centers: Float[np.ndarray, "hills n"],
     heights: Float[np.ndarray, " hills"],
+    widths: Float[np.ndarray, "hills n"],
     edges: Int[np.ndarray, " slices_plus_1"],
 ) -> Float[np.ndarray, "slices bins"]:
     """Average bias at the bins' centres during each slice [energy]."""
     result = np.zeros((len(edges) - 1, grid.size))
-    bias = _sum_on_grid(_bias_factors, grid, method, centers[: edges[0]], heights[None, : edges[0]])[0]
+    first = slice(0, edges[0])
+    bias = _sum_on_grid(_bias_factors, grid, method, centers[first], heights[None, first], widths[first])[0]
     for i, (start, end) in enumerate(itertools.pairwise(edges)):
         own = np.arange(start, end)
         # before hill j of the slice there were its first j - 1
         share = (end - 1 - own) / max(end - start, 1)
         weights = heights[own] * np.stack([share, np.ones(len(own))])
-        average, all_of_it = _sum_on_grid(_bias_factors, grid, method, centers[own], weights)
+        average, all_of_it = _sum_on_grid(_bias_factors, grid, method, centers[own], weights, widths[own])
         result[i] = bias + average
         bias = bias + all_of_it
     return result
@@ -225,7 +240,8 @@ def _slice_biases(
 def _histogram(grid: Grid, method: Metadynamics, xi: Float[np.ndarray, "samples n"]) -> Float[np.ndarray, " bins"]:
     """Smoothed histogram of the samples inside the grid, each of weight 1."""
     xi = xi[locate(grid, xi) >= 0]
-    return _sum_on_grid(_kernel_factors, grid, method, xi, np.ones((1, len(xi))))[0]
+    widths = np.broadcast_to(_KERNEL * method.sigma, xi.shape)
+    return _sum_on_grid(_kernel_factors, grid, method, xi, np.ones((1, len(xi))), widths)[0]
 
 
 def _sharpened(grid: Grid, method: Metadynamics, smooth: Float[np.ndarray, " bins"]) -> Float[np.ndarray, " bins"]:
@@ -236,7 +252,8 @@ def _sharpened(grid: Grid, method: Metadynamics, smooth: Float[np.ndarray, " bin
     """
     twice = smooth.reshape(grid.shape)
     for d in range(grid.n_dims):
-        kernel = _kernel_factors(grid, method, d, grid.centers[d])
+        x = grid.centers[d]
+        kernel = _kernel_factors(grid, method, d, x, np.full(len(x), _KERNEL * method.sigma[d]))
         twice = np.moveaxis(np.tensordot(twice, kernel, axes=(d, 0)), -1, d)
     return smooth * smooth / np.maximum(twice.reshape(-1), 1e-300)
 
@@ -247,12 +264,13 @@ def _sum_on_grid(
     method: Metadynamics,
     points: Float[np.ndarray, "points n"],
     weights: Float[np.ndarray, "k points"],
+    widths: Float[np.ndarray, "points n"],
 ) -> Float[np.ndarray, "k bins"]:
     """Weighted sums, over points, of products of one function per axis."""
     total = np.zeros((len(weights), grid.size))
     for start in range(0, len(points), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        first, *others = [factors_of(grid, method, d, points[chunk, d]) for d in range(grid.n_dims)]
+        first, *others = [factors_of(grid, method, d, points[chunk, d], widths[chunk, d]) for d in range(grid.n_dims)]
         rest = np.ones((len(first), 1))
         for factor in others:
             rest = (rest[:, :, None] * factor[:, None, :]).reshape(len(first), -1)
@@ -261,30 +279,37 @@ def _sum_on_grid(
     return total
 
 
-def _bias_factors(grid: Grid, method: Metadynamics, d: int, x: Float[np.ndarray, " h"]) -> Float[np.ndarray, "h m"]:
+def _bias_factors(
+    grid: Grid, method: Metadynamics, d: int, x: Float[np.ndarray, " h"], sigma: Float[np.ndarray, " h"]
+) -> Float[np.ndarray, "h m"]:
     """Factor of each hill at the bins' centres of one axis: interpolated as the method does, or the Gaussian itself."""
     if method.grid is None or not _same(grid, method.grid):
-        return _gaussians(grid.centers[d], x, method.sigma[d], method.periods[d])
+        return _gaussians(grid.centers[d], x, sigma, method.periods[d])
     nodes = grid.lower[d] + grid.widths[d] * (np.arange(grid.shape[d] + 3) - 1.0)
-    at_nodes = _gaussians(nodes, x, method.sigma[d], method.periods[d])
+    at_nodes = _gaussians(nodes, x, sigma, method.periods[d])
     n = grid.shape[d]
     middle = 9.0 * (at_nodes[:, 1 : n + 1] + at_nodes[:, 2 : n + 2]) - (at_nodes[:, :n] + at_nodes[:, 3 : n + 3])
     return middle / 16.0
 
 
-def _kernel_factors(grid: Grid, method: Metadynamics, d: int, x: Float[np.ndarray, " h"]) -> Float[np.ndarray, "h m"]:
+def _kernel_factors(
+    grid: Grid, method: Metadynamics, d: int, x: Float[np.ndarray, " h"], sigma: Float[np.ndarray, " h"]
+) -> Float[np.ndarray, "h m"]:
     """Smoothing kernel of each sample over the bins of one axis, normalised to 1 within the grid."""
-    kernel = _gaussians(grid.centers[d], x, _KERNEL * method.sigma[d], method.periods[d])
+    kernel = _gaussians(grid.centers[d], x, sigma, method.periods[d])
     return kernel / kernel.sum(axis=1, keepdims=True)
 
 
 def _gaussians(
-    at: Float[np.ndarray, " m"], centers: Float[np.ndarray, " h"], sigma: float, period: float | None
+    at: Float[np.ndarray, " m"],
+    centers: Float[np.ndarray, " h"],
+    sigma: Float[np.ndarray, " h"],
+    period: float | None,
 ) -> Float[np.ndarray, "h m"]:
     distance = at - centers[:, None]
     if period is not None:
         distance -= period * np.round(distance / period)
-    return np.exp(-0.5 * (distance / sigma) ** 2)
+    return np.exp(-0.5 * (distance / sigma[:, None]) ** 2)
 
 
 def _on_grid(

@@ -30,12 +30,16 @@ class MetadynamicsState(eqx.Module):
         n_hills: number of hills.
         table: bias at the grid's nodes, one ghost node beyond either end of each axis [energy], or None.
         outside: number of steps at which a CV was outside the grid.
+        widths: of each hill [CV unit], one row for each CV, where they adapt, else None.
+        spread: running mean and variance of each CV, where the widths adapt, else None.
     """
 
     hills: Float[Array, "n_plus_1 room"]
     n_hills: Int[Array, ""]
     table: Float[Array, "..."] | None
     outside: Int[Array, ""]
+    widths: Float[Array, "n room"] | None = None
+    spread: Float[Array, "2 n"] | None = None
 
     @property
     def centers(self) -> Float[Array | np.ndarray, "room n"]:
@@ -63,17 +67,28 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
     non-periodic axis of the grid the bias is that of the nearest point on its boundary, without a force along that axis;
     such steps are counted in the log. Without ``grid`` the hills are summed; their number has no limit.
 
+    With ``adapt_sigma`` hills are as wide as the CVs have lately fluctuated: with running averages over that number of steps,
+
+    $$\bar\xi \leftarrow \bar\xi + \frac{\xi - \bar\xi}{\tau}, \qquad
+      \sigma^2 \leftarrow \sigma^2 + \frac{(\xi - \bar\xi)^2 - \sigma^2}{\tau},$$
+
+    CV by CV (the paper has the covariances too), at least ``sigma``, and at most a sixth of a period. Hills of different widths
+    do not sum to the free energy, not even in the long run; ``analyze`` does not need them to.
+
     Choose it when barriers are not known beforehand and the CVs are one to three. Well-tempered with a grid is the default
     choice.
 
     Args:
         cvs: collective variables, one or a list.
         height: h, height of the first hill [energy]; about kT / 2 is common.
-        sigma: widths [CV unit], one number or one per CV; about the CV's fluctuation in a minimum.
+        sigma: widths [CV unit], one number or one per CV; about the CV's fluctuation in a minimum. With ``adapt_sigma`` the
+            least widths.
         stride: steps between hills.
         bias_factor: gamma > 1; None for standard metadynamics.
         grid: grid that covers the CVs' range, with bins not wider than sigma.
         kT: thermal energy [energy]; None to take the engine's.
+        adapt_sigma: steps over which the CVs' fluctuation is averaged for the widths of hills, about the time that the CVs take
+            to move through a minimum; None for hills as wide as sigma.
 
     Raises:
         InvalidInputError: for parameters that are not positive, a bias factor of 1 or less, or a grid that does not fit the
@@ -94,6 +109,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         Laio & Parrinello, Proc. Natl. Acad. Sci. 99, 12562 (2002), doi 10.1073/pnas.202427399.
         Well-tempered: Barducci, Bussi & Parrinello, Phys. Rev. Lett. 100, 020603 (2008),
         doi 10.1103/PhysRevLett.100.020603.
+        Adaptive widths: Branduardi, Bussi & Parrinello, J. Chem. Theory Comput. 8, 2247 (2012), doi 10.1021/ct3002464.
         Cubic convolution: Keys, IEEE Trans. Acoust. 29, 1153 (1981), doi 10.1109/TASSP.1981.1163711.
     """
 
@@ -106,6 +122,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
     bias_factor: Float[np.ndarray, ""] | None
     grid: Grid | None
     kT: Float[np.ndarray, ""] | None
+    adapt_sigma: Int[np.ndarray, ""] | None
 
     def __init__(
         self,
@@ -117,6 +134,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         bias_factor: Any = None,
         grid: Grid | None = None,
         kT: Any = None,
+        adapt_sigma: int | None = None,
     ):
         self.cvs = as_cvs(cvs)
         self.height = as_positive(height, "height")
@@ -125,6 +143,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         self.bias_factor = None if bias_factor is None else as_positive(bias_factor, "bias_factor")
         self.grid = grid
         self.kT = None if kT is None else as_positive(kT, "kT")
+        self.adapt_sigma = None if adapt_sigma is None else as_stride(adapt_sigma, "adapt_sigma")
 
     def __check_init__(self):
         if not (np.isfinite(self.sigma).all() and (self.sigma > 0).all()):
@@ -157,11 +176,14 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         table = None
         if self.grid is not None:
             table = jnp.zeros(tuple(n + 3 for n in self.grid.shape), dtype=obs.xi.dtype)
+        adapts = self.adapt_sigma is not None
         return MetadynamicsState(
             hills=jnp.zeros((self.n_cvs + 1, _ROOM), dtype=obs.xi.dtype),
             n_hills=jnp.zeros_like(obs.step),
             table=table,
             outside=jnp.zeros_like(obs.step),
+            widths=jnp.ones((self.n_cvs, _ROOM), dtype=obs.xi.dtype) if adapts else None,
+            spread=jnp.stack([obs.xi, jnp.zeros_like(obs.xi)]) if adapts else None,
         )
 
     def reserve(self, state: MetadynamicsState, n_steps: int) -> MetadynamicsState:
@@ -172,13 +194,22 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             room *= 2
         if room == present:
             return state
-        return eqx.tree_at(lambda s: s.hills, state, jnp.pad(state.hills, ((0, 0), (0, room - present))))
+        more = ((0, 0), (0, room - present))
+        if state.widths is not None:
+            widths = jnp.pad(state.widths, more, constant_values=1.0)  # of hills without height
+            state = eqx.tree_at(lambda s: s.widths, state, widths)
+        return eqx.tree_at(lambda s: s.hills, state, jnp.pad(state.hills, more))
 
     def update(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
         """Add a hill every ``stride`` steps, the first after ``stride`` steps."""
         if self.grid is not None:
             outside = state.outside + is_outside(self.grid, obs.xi).astype(state.outside.dtype)
             state = eqx.tree_at(lambda s: s.outside, state, outside)
+        if self.adapt_sigma is not None and state.spread is not None:
+            mean, variance = state.spread
+            away = self.difference(obs.xi, mean)
+            spread = jnp.stack([mean + away / self.adapt_sigma, variance + (away**2 - variance) / self.adapt_sigma])
+            state = eqx.tree_at(lambda s: s.spread, state, spread)
         due = (obs.step % self.stride == 0) & (obs.step > 0)
         return jax.lax.cond(due, lambda: self._deposit(state, obs), lambda: state)
 
@@ -219,10 +250,14 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         if self.bias_factor is not None:
             kT = obs.kT if self.kT is None else self.kT
             height = height * jnp.exp(-self.potential(state, obs.xi) / (kT * (self.bias_factor - 1.0)))
-        table = state.table
-        if self.grid is not None and table is not None:
-            table = table + height * self._gaussian_on_nodes(self.grid, obs.xi)
+        table, sigma, widths = state.table, jnp.asarray(self.sigma), state.widths
         place = state.n_hills.astype(jnp.int32)
+        if state.spread is not None and widths is not None:
+            widest = np.array([np.inf if period is None else period / 6.0 for period in self.periods])
+            sigma = jnp.clip(jnp.sqrt(state.spread[1]), sigma, widest)
+            widths = jax.lax.dynamic_update_slice(widths, sigma[:, None], (jnp.zeros_like(place), place))
+        if self.grid is not None and table is not None:
+            table = table + height * self._gaussian_on_nodes(self.grid, obs.xi, sigma)
         return MetadynamicsState(
             hills=jax.lax.dynamic_update_slice(
                 state.hills, jnp.append(obs.xi, height)[:, None], (jnp.zeros_like(place), place)
@@ -230,9 +265,11 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             n_hills=state.n_hills + 1,
             table=table,
             outside=state.outside,
+            widths=widths,
+            spread=state.spread,
         )
 
-    def _gaussian_on_nodes(self, grid: Grid, xi: Float[Array, " n"]) -> Float[Array, "..."]:
+    def _gaussian_on_nodes(self, grid: Grid, xi: Float[Array, " n"], sigma: Float[Array, " n"]) -> Float[Array, "..."]:
         """Gaussian of height 1 at ``xi``, on the nodes of the table: a product of one factor per axis."""
         factors = []
         for d, period in enumerate(self.periods):
@@ -240,7 +277,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             distance = nodes - xi[d]
             if period is not None:
                 distance = distance - period * jnp.round(distance / period)
-            factor = jnp.exp(-0.5 * (distance / self.sigma[d]) ** 2)
+            factor = jnp.exp(-0.5 * (distance / sigma[d]) ** 2)
             factors.append(factor.reshape((1,) * d + (-1,) + (1,) * (grid.n_dims - d - 1)))
         factors = list(jax.lax.optimization_barrier(factors))  # else XLA computes the exponentials again for every node
         product = factors[0]
@@ -255,18 +292,22 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         if grid is not None and table is not None:
             return jax.value_and_grad(lambda x: interpolate(grid, table, x))(xi)
 
+        widths = state.widths
+
         def add(i: Int[Array, ""], total: Float[Array, " n_plus_1"]) -> Float[Array, " n_plus_1"]:
             hills = jax.lax.dynamic_slice_in_dim(state.hills, i * _BLOCK, _BLOCK, axis=1)
+            sigma = same if widths is None else jax.lax.dynamic_slice_in_dim(widths, i * _BLOCK, _BLOCK, axis=1)
             scaled = self.difference(xi, hills[:-1].T).T / sigma
             weights = hills[-1] * jnp.exp(-0.5 * jnp.sum(scaled**2, axis=0))
+            slopes = -scaled if widths is None else -scaled / sigma
             # without the barrier the exponentials are computed again for each sum
-            factors, weights = jax.lax.optimization_barrier((jnp.append(-scaled, ones, axis=0), weights[None]))
+            factors, weights = jax.lax.optimization_barrier((jnp.append(slopes, ones, axis=0), weights[None]))
             return total + jnp.sum(factors * weights, axis=1)
 
-        sigma, ones = self.sigma[:, None], np.ones((1, _BLOCK))
+        same, ones = self.sigma[:, None], np.ones((1, _BLOCK))
         n_blocks = (state.n_hills + _BLOCK - 1) // _BLOCK
         total = jax.lax.fori_loop(jnp.zeros_like(n_blocks), n_blocks, add, jnp.zeros(self.n_cvs + 1, xi.dtype))
-        return total[-1], total[:-1] / self.sigma
+        return total[-1], total[:-1] / self.sigma if widths is None else total[:-1]
 
 
 def is_outside(grid: Grid, xi: Float[Array, " n"]) -> Array:

@@ -57,6 +57,8 @@ ENTRIES = {
     "Metadynamics": {
         "hills": Metadynamics([R, PHI], sigma=[0.2, 0.3], **HILLS),
         "tempered hills": Metadynamics(VECTOR, sigma=0.2, bias_factor=5, **HILLS),
+        "adaptive hills": Metadynamics([R, PHI], sigma=[0.05, 0.1], bias_factor=5, adapt_sigma=6, **HILLS),
+        "adaptive grid": Metadynamics(R, sigma=0.06, adapt_sigma=6, grid=Grid(*AXES["r"]), **HILLS),
         "grid": Metadynamics(R, sigma=0.2, grid=Grid(*AXES["r"]), **HILLS),
         "periodic grid": Metadynamics(PHI, sigma=0.3, grid=Grid(*AXES["phi"], periodic=True), **HILLS),
         "tempered grid": Metadynamics([R, PHI], sigma=[0.1, 0.3], bias_factor=5, grid=MIXED, kT=2.0, **HILLS),

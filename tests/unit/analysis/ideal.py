@@ -42,10 +42,13 @@ def make_run(methods, states, xi=None, steps=None, kT=1.0):
 
 
 def ideal_metadynamics(method, n_hills, seed=0, log_per_hill=0):
-    """Metadynamics of infinitely fast dynamics in the double well: samples and hills are independent, given the bias."""
+    """Metadynamics of infinitely fast dynamics in the double well: samples and hills are independent, given the bias.
+
+    Where widths adapt, each hill has a random one.
+    """
     rng = np.random.default_rng(seed)
     bias, stride = np.zeros_like(FINE), int(method.stride)
-    centers, heights, logged, steps = [], [], [], []
+    centers, heights, widths, logged, steps = [], [], [], [], []
     for hill in range(n_hills):
         for k in range(log_per_hill):
             logged.append(draw(rng, double_well(FINE) + bias))
@@ -54,11 +57,14 @@ def ideal_metadynamics(method, n_hills, seed=0, log_per_hill=0):
         height = float(method.height)
         if method.bias_factor is not None:
             height *= np.exp(-np.interp(center, FINE, bias) / (method.bias_factor - 1.0))
-        bias = bias + height * np.exp(-0.5 * ((FINE - center) / method.sigma[0]) ** 2)
+        width = method.sigma[0] * (1.0 if method.adapt_sigma is None else 1.0 + 2.0 * rng.random())
+        bias = bias + height * np.exp(-0.5 * ((FINE - center) / width) ** 2)
         centers.append(center)
         heights.append(height)
+        widths.append(width)
     hills = jnp.asarray(np.array([centers, heights]))
-    state = MetadynamicsState(hills, jnp.asarray(n_hills), None, jnp.asarray(0))
+    own = None if method.adapt_sigma is None else jnp.asarray([widths])
+    state = MetadynamicsState(hills, jnp.asarray(n_hills), None, jnp.asarray(0), own)
     if not log_per_hill:
         return make_run([method], [(state,)])
     return make_run([method], [(state,)], np.array(logged)[None, :, None], np.array(steps))

@@ -23,7 +23,11 @@ def method(**changes):
     return Metadynamics(X, **{**options, **changes})
 
 
-@pytest.mark.parametrize("changes", [{}, {"bias_factor": None, "height": 0.1}], ids=["tempered", "standard"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"bias_factor": None, "height": 0.1}, {"adapt_sigma": 5, "sigma": 0.08}],
+    ids=["tempered", "standard", "adaptive widths"],
+)
 def test_difference_and_its_error(changes):
     """60 ideal runs of 600 hills: no bias, and intervals that cover what they claim. Using only the final bias fails both.
 
@@ -72,7 +76,7 @@ def test_slices_have_the_average_bias():
     run = ideal_metadynamics(hills, 40)
     centers, heights = (np.asarray(a) for a in (run.states[0].methods[0].centers, run.states[0].methods[0].heights))
     edges = np.array([4, 9, 10, 40])
-    found = estimator._slice_biases(GRID, hills, centers, heights, edges)
+    found = estimator._slice_biases(GRID, hills, centers, heights, np.full((40, 1), 0.15), edges)
     gaussians = heights[:, None] * np.exp(-0.5 * ((GRID.centers[0] - centers) / 0.15) ** 2)
     before = np.concatenate([np.zeros((1, 80)), np.cumsum(gaussians, axis=0)])[:40]
     for i in range(3):
@@ -86,9 +90,11 @@ def test_bias_on_the_methods_grid_is_what_the_engine_felt(shape, periodic):
     grid = Grid((-2.0, -1.0), (2.0, 1.0), shape, periodic)
     gridded = Metadynamics([X, angle], height=1.0, sigma=(0.4, 0.25), stride=10, grid=grid)
     points = np.random.default_rng(0).uniform((-1.9, -1.0), (1.9, 1.0), size=(25, 2))
-    found = estimator._slice_biases(grid, gridded, points, np.ones(25), np.array([0, 25]))
-    last = estimator._slice_biases(grid, gridded, points, np.ones(25), np.array([25, 25]))
-    table = sum(gridded._gaussian_on_nodes(grid, jnp.asarray(point)) for point in points)
+    widths = np.tile([0.4, 0.25], (25, 1))
+    found = estimator._slice_biases(grid, gridded, points, np.ones(25), widths, np.array([0, 25]))
+    last = estimator._slice_biases(grid, gridded, points, np.ones(25), widths, np.array([25, 25]))
+    sigma = jnp.asarray(gridded.sigma)
+    table = sum(gridded._gaussian_on_nodes(grid, jnp.asarray(point), sigma) for point in points)
     felt = [estimator_interpolate(grid, table, point) for point in grid.points.reshape(-1, 2)]
     np.testing.assert_allclose(last[0], felt, atol=1e-10)
     assert found.shape == last.shape

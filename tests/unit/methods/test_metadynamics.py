@@ -152,6 +152,7 @@ def test_outside_the_grid():
         ({"stride": 0}, "stride must be a positive whole number"),
         ({"stride": 2.5}, "stride must be a positive whole number"),
         ({"bias_factor": 1.0}, "greater than 1.*leave it out for standard"),
+        ({"adapt_sigma": 0}, "adapt_sigma must be a positive whole number"),
         ({"kT": -1.0}, "kT must be positive"),
         ({"cvs": []}, "at least one collective variable"),
         ({"cvs": [lambda x: x]}, r"pysamp\.colvars\.custom\(function, atoms="),
@@ -173,3 +174,28 @@ def test_misspelt_options_are_errors():
     misspelt: dict = {"bias_facto": 5}
     with pytest.raises(TypeError, match="bias_facto"):
         Metadynamics(X, height=1.0, sigma=0.2, stride=10, **misspelt)
+
+
+@pytest.mark.parametrize("grid", [None, Grid((-2, -pi), (2, pi), (80, 90), (False, True))], ids=["hills", "grid"])
+def test_adaptive_widths(grid):
+    """The running variances written out; hills at steps 2 and 4. The angle crosses its period, and ends at the widest."""
+    method = Metadynamics([X, PHI], sigma=[0.1, 0.2], height=1.0, stride=2, adapt_sigma=2, grid=grid)
+    path = np.array([[0.0, 3.1], [0.5, -3.1], [0.0, 3.1], [0.0, 3.1], [0.0, 0.5]])
+    mean, variance, widths = path[0], np.zeros(2), []
+    for xi in path:
+        away = xi - mean
+        away[1] -= 2 * pi * np.round(away[1] / (2 * pi))
+        mean, variance = mean + away / 2, variance + (away**2 - variance) / 2
+        widths.append(np.clip(np.sqrt(variance), [0.1, 0.2], [np.inf, pi / 3]))
+    state = follow(method, path)
+    assert state.widths is not None
+    np.testing.assert_allclose(np.asarray(state.widths)[:, :2], np.stack([widths[2], widths[4]], axis=1))
+    assert widths[2][0] > 0.2
+    assert (widths[2][1], widths[4][1]) == (0.2, pi / 3)
+    at = np.array([0.2, 2.8])
+    scaled = [(at - path[k]) / widths[k] for k in (2, 4)]
+    expected = sum(np.exp(-0.5 * (s**2).sum()) for s in scaled)
+    assert float(method.bias(state, observe(at)).energy) == pytest.approx(expected, rel=1e-3 if grid else 1e-12)
+    roomy = method.reserve(state, 10_000)
+    assert roomy.widths is not None
+    assert roomy.widths.shape == (2, roomy.hills.shape[1])
