@@ -52,8 +52,8 @@ def simulate(
     ``simulation.state`` is computed anew, so that the state itself can be made beforehand.
 
     Reverse-mode derivatives need what was computed on the way. The run is cut into segments; kept are the states at their
-    ends, and a segment is computed again when its derivatives are. With segments of $\sqrt{n}$ steps memory grows as
-    $\sqrt{n}$ instead of n, for the price of a second run. Derivatives of chaotic trajectories grow exponentially with time:
+    ends, and a segment is computed again when its derivatives are. With segments of $\sqrt{n}$ steps of n both are about
+    $\sqrt{n}$ states, for the price of a second run. Derivatives of chaotic trajectories grow exponentially with time:
     average over many short runs.
 
     Args:

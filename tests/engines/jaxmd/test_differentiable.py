@@ -11,7 +11,7 @@ from pysamp import bind
 from pysamp.backends import jaxmd
 from pysamp.colvars import Component, Distance, custom
 from pysamp.differentiable import simulate
-from pysamp.methods import ABF, HarmonicBias, Metadynamics
+from pysamp.methods import HarmonicBias, Metadynamics
 
 N_STEPS = 60
 
@@ -69,33 +69,6 @@ def test_with_respect_to_the_cv(systems):
         return simulate(HarmonicBias(cv, kspring=2.0, center=1.0), make(1.0), n_steps=N_STEPS).xi.mean()
 
     assert_derivative(average, 0.6)
-
-
-@pytest.mark.parametrize("method", ["hills", "forces"])
-def test_through_a_bias_that_adapts(systems, method):
-    """The bias that is built depends on the parameter too, and that part is large."""
-    make = with_parameters(systems, dt=0.1)
-    x = Component([0], axis=0)
-    grid = pysamp.Grid(-4.0, 4.0, 80)
-    chosen = {
-        "hills": Metadynamics(x, height=0.5, sigma=0.3, stride=5, grid=grid),
-        "forces": ABF(x, grid=pysamp.Grid(-4.0, 4.0, 4), full_samples=5),
-    }[method]
-    assert_derivative(lambda k: jnp.sum(simulate(chosen, make(k), n_steps=N_STEPS).xi ** 2), 1.0, h=1e-7)
-
-
-def test_memory_grows_as_the_square_root(systems):
-    """Of what the compiled derivative keeps beside its arguments; without segments it grows in proportion."""
-    make = with_parameters(systems)
-
-    def temporary(n_steps, segment):
-        function = jax.grad(lambda k: simulate(spring(), make(k), n_steps=n_steps, segment=segment).xi[-1, 0])
-        needed = jax.jit(function).lower(1.0).compile().memory_analysis()
-        assert needed is not None
-        return needed.temp_size_in_bytes
-
-    assert temporary(6400, None) < 2.5 * temporary(1600, None)
-    assert temporary(1600, None) < 0.3 * temporary(1600, 1600)
 
 
 def test_hills_without_a_grid_are_refused(systems):

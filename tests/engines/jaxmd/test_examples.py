@@ -5,8 +5,11 @@ import importlib.util
 from pathlib import Path
 
 import jax
+import pytest
 
 from pysamp.backends import jaxmd
+
+pytestmark = pytest.mark.validation  # tens of seconds of compilation each
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
