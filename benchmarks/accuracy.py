@@ -26,7 +26,6 @@ from pysamp.backends import toy
 from pysamp.colvars import AbstractCV
 from pysamp.methods import (
     ABF,
-    ANN,
     CFF,
     FUNN,
     OPES,
@@ -38,7 +37,6 @@ from pysamp.methods import (
     MultiUmbrella,
     OPESExpanded,
     OPESExplore,
-    ParallelBiasMetadynamics,
     SpectralABF,
     Unbiased,
 )
@@ -253,7 +251,6 @@ def _cases() -> dict[str, Case]:
         "double well, spectral ABF": adaptive(
             DOUBLE_WELL, "spectral ABF on x", SpectralABF(x, grid=GRID_1), 200_000, 14
         ),
-        "double well, ANN": adaptive(DOUBLE_WELL, "ANN on x", ANN(x, grid=GRID_1, train_every=5000), 200_000, 51),
         "double well, FUNN": adaptive(DOUBLE_WELL, "FUNN on x", FUNN(x, grid=GRID_1, train_every=5000), 200_000, 52),
         "double well, CFF": adaptive(DOUBLE_WELL, "CFF on x", CFF(x, grid=GRID_1, train_every=5000), 200_000, 53),
         "double well, eABF": adaptive(
@@ -332,22 +329,9 @@ def _cases() -> dict[str, Case]:
         "periodic, metadynamics": adaptive(
             PERIODIC, "metadynamics on x, y", Metadynamics(torus, grid=GRID_TORUS, **turn), 200_000, 31
         ),
-        "periodic, parallel bias": adaptive(
-            PERIODIC,
-            "parallel-bias metadynamics on x, y",
-            ParallelBiasMetadynamics(torus, grid=GRID_TORUS, **{**turn, "height": 0.6}),
-            200_000,
-            56,
-        ),
         "periodic, ABF": adaptive(PERIODIC, "ABF on x, y", ABF(torus, grid=GRID_TORUS), 400_000, 32),
         "periodic, spectral ABF": adaptive(
             PERIODIC, "spectral ABF on x, y", SpectralABF(torus, grid=GRID_TORUS), 400_000, 33
-        ),
-        "periodic, ANN": adaptive(
-            PERIODIC, "ANN on x, y", ANN(torus, grid=GRID_TORUS, train_every=10_000), 200_000, 54
-        ),
-        "periodic, FUNN": adaptive(
-            PERIODIC, "FUNN on x, y", FUNN(torus, grid=GRID_TORUS, train_every=10_000), 200_000, 55
         ),
         "periodic, meta-eABF": adaptive(
             PERIODIC,
