@@ -25,6 +25,7 @@ def functions(form, multiplier):
     return energy.lennard_jones_neighbor_list(
         DISPLACEMENT,
         SIDE,
+        r_onset=1.4,  # its default lies beyond this cutoff, and then pairs count for as long as a list has them
         r_cutoff=1.8,
         dr_threshold=0.2,
         capacity_multiplier=multiplier,
