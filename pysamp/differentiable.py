@@ -12,10 +12,9 @@ from jaxtyping import Array, Float
 from ._job import as_count
 from .api import describe
 from .backends.jaxmd import Simulation, begun, forces
-from .errors import InvalidInputError
+from .errors import InvalidInputError, UnsupportedError
 from .loop import replica_axes
-from .methods.base import AbstractMethod
-from .methods.metadynamics import Metadynamics
+from .methods.base import AbstractMethod, AbstractStaticBias
 from .sampler import Sampler, SamplerState, as_methods
 
 __all__ = ["Trajectory", "simulate"]
@@ -57,7 +56,7 @@ def simulate(
     average over many short runs.
 
     Args:
-        methods: the methods whose biases add up; Metadynamics needs a grid.
+        methods: biases that do not change, which add up.
         simulation: with one replica.
         n_steps: MD steps.
         segment: steps of a segment; None for the square root of ``n_steps``.
@@ -68,6 +67,7 @@ def simulate(
 
     Raises:
         InvalidInputError: if methods and simulation do not fit.
+        UnsupportedError: if a bias changes during the run.
 
     Example:
         >>> import jax  # doctest: +SKIP
@@ -80,8 +80,11 @@ def simulate(
     if not isinstance(simulation, Simulation):
         raise InvalidInputError(f"Only a pysamp.backends.jaxmd.Simulation can be differentiated, got {simulation!r}.")
     for method in methods:
-        if isinstance(method, Metadynamics) and method.grid is None:
-            raise InvalidInputError("Metadynamics without a grid has no reverse-mode derivative: give it grid=...")
+        if not isinstance(method, AbstractStaticBias):
+            raise UnsupportedError(
+                f"{type(method).__name__} changes its bias during the run, and derivatives through that are not reliable yet. "
+                "Use a bias that does not change: HarmonicBias, HarmonicWalls, Unbiased."
+            )
     n_steps = as_count(n_steps, "n_steps")
     segment = math.isqrt(n_steps - 1) + 1 if segment is None else min(as_count(segment, "segment"), n_steps)
     sampler = Sampler.build(methods, describe(simulation))

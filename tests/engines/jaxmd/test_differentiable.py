@@ -71,7 +71,7 @@ def test_with_respect_to_the_cv(systems):
     assert_derivative(average, 0.6)
 
 
-def test_hills_without_a_grid_are_refused(systems):
+def test_a_bias_that_adapts_is_refused(systems):
     method = Metadynamics(Component([0], axis=0), height=0.5, sigma=0.3, stride=5)
-    with pytest.raises(pysamp.errors.InvalidInputError, match="grid"):
+    with pytest.raises(pysamp.errors.UnsupportedError, match="Metadynamics changes its bias"):
         simulate(method, with_parameters(systems)(1.0), n_steps=10)
