@@ -19,6 +19,8 @@ from pysamp.colvars import Distance
 from pysamp.differentiable import simulate
 from pysamp.methods import HarmonicBias
 
+jax.config.update("jax_enable_x64", True)  # the bias is in double precision, and so must its derivatives be
+
 TARGET, WALKERS = 1.7, 8
 _, SHIFT = space.free()
 INTEGRATOR = partial(md.nvt_langevin, dt=0.02, kT=0.1, gamma=1.0)
@@ -31,12 +33,12 @@ def potential(length):
 
 
 INIT, _ = INTEGRATOR(potential(1.0), SHIFT)
+START = INIT(jax.random.PRNGKey(0), jnp.array([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0]]))
 
 
 def average(length, key, n_steps):
     """Distance in the second half of one short biased run."""
-    state = INIT(key, jnp.array([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0]], dtype=jnp.float32))
-    simulation = jaxmd.Simulation(potential(length), state, shift_fn=SHIFT, integrator=INTEGRATOR)
+    simulation = jaxmd.Simulation(potential(length), START.set(rng=key), shift_fn=SHIFT, integrator=INTEGRATOR)
     return simulate(BIAS, simulation, n_steps=n_steps).xi[n_steps // 2 :].mean()
 
 
@@ -51,7 +53,7 @@ def main(arguments=None):
         return (found.mean() - TARGET) ** 2
 
     step = jax.jit(jax.value_and_grad(loss))
-    length = jnp.float32(1.0)
+    length = jnp.asarray(1.0)
     for i in range(options.iterations):
         value, slope = step(length, jax.random.split(jax.random.PRNGKey(i), WALKERS))
         length = length - 0.5 * slope

@@ -55,6 +55,8 @@ def simulate(
     $\sqrt{n}$ states, for the price of a second run. Derivatives of chaotic trajectories grow exponentially with time:
     average over many short runs.
 
+    The bias is in double precision, and so must derivatives of it be: switch ``jax_enable_x64`` on before differentiating.
+
     Args:
         methods: biases that do not change, which add up.
         simulation: with one replica.
