@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from .._serial import on_host
 from ..api import bind, describe, stack
 from ..errors import UnsupportedError
+from ..loop import Loop
 from ..methods.base import AbstractMethod
 from ..sampler import Sampler, SamplerState
 from ..snapshot import Snapshot
@@ -132,6 +133,31 @@ class Bound(abc.ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class LoopBound(Bound):
+    """A bound whose sampler states are in a compiled loop."""
+
+    _loop: Loop
+
+    @property
+    def states(self) -> list[SamplerState]:
+        """State of the sampler, one per replica."""
+        return self._loop.states
+
+    @states.setter
+    def states(self, states: Sequence[SamplerState]) -> None:
+        self._loop.states = states
+
+    @property
+    def states_on_host(self) -> list[SamplerState]:
+        """Copies of the states in NumPy arrays."""
+        return self._loop.states_on_host
+
+    @property
+    def stopped(self) -> Bool[np.ndarray, " r"]:
+        """Whether the sampler has ended the run, for each replica."""
+        return self._loop.stopped
 
 
 @describe.dispatch

@@ -39,11 +39,11 @@ from ..loop import (
     Loop,
     prefer_synchronous_dispatch,
 )
-from ..sampler import BiasForces, Particles, Sampler, SamplerState
+from ..sampler import BiasForces, Particles, Sampler
 from ..snapshot import Cell, Snapshot
 from ..system import System
 from ._interrupt import interrupts_deferred
-from .base import Bound
+from .base import LoopBound
 from .view import View
 
 __all__ = []
@@ -334,7 +334,7 @@ def _array(local: Any) -> Shaped[np.ndarray, "..."]:
     return local._coerce_to_ndarray()
 
 
-class HoomdBound(Bound):
+class HoomdBound(LoopBound):
     """A HOOMD simulation on the CPU with the bias as one of its forces."""
 
     def __init__(self, simulation: hoomd.Simulation, sampler: Sampler, seed: int | None):
@@ -528,15 +528,6 @@ class HoomdBound(Bound):
             if name not in self._views or self._views[name].address != array.ctypes.data:
                 self._views[name] = View.of_rows(array)
         return dict(self._views)
-
-    @property
-    def states(self) -> list[SamplerState]:
-        """State of the sampler."""
-        return self._loop.states
-
-    @states.setter
-    def states(self, states: Sequence[SamplerState]) -> None:
-        self._loop.states = states
 
     @property
     def provenance(self) -> Mapping[str, str]:

@@ -13,18 +13,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from .._cut import Cut, Traced
 from .._serial import is_key
 from ..api import bind, describe, stack
 from ..errors import InvalidInputError, SimulationError
 from ..loop import Loop
-from ..sampler import Sampler, SamplerState
+from ..sampler import Sampler
 from ..snapshot import Cell, Snapshot
 from ..system import System
 from ._jaxmd_engine import Engine, biased, noting, rows_of_box, stacked, trace_step, trace_update
-from .base import Bound
+from .base import LoopBound
 
 __all__ = ["Simulation"]
 
@@ -153,7 +153,7 @@ class _Replicas:
         self.simulations = list(simulations)
 
 
-class JaxMDBound(Bound):
+class JaxMDBound(LoopBound):
     """JAX MD simulations tied to a sampler, all replicas in one compiled program."""
 
     def __init__(self, simulations: Sequence[Simulation], sampler: Sampler, seeds: Sequence[int] | None):
@@ -203,25 +203,6 @@ class JaxMDBound(Bound):
             "masses": jnp.asarray(self.system.masses),
             "forces": total,
         }
-
-    @property
-    def states(self) -> list[SamplerState]:
-        """State of the sampler, one per replica."""
-        return self._loop.states
-
-    @states.setter
-    def states(self, states: Sequence[SamplerState]) -> None:
-        self._loop.states = states
-
-    @property
-    def states_on_host(self) -> list[SamplerState]:
-        """Copies of the states in NumPy arrays."""
-        return self._loop.states_on_host
-
-    @property
-    def stopped(self) -> Bool[np.ndarray, " r"]:
-        """Whether the sampler has ended the run, for each replica."""
-        return self._loop.stopped
 
     def snapshots(self) -> list[Snapshot]:
         """One snapshot per replica, in real coordinates; its ``engine`` is all that JAX MD carries from step to step."""

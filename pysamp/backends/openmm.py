@@ -31,11 +31,11 @@ from ..api import bind, describe
 from ..callback_loop import CallbackLoop, Places
 from ..errors import InvalidInputError, PysampWarning, SimulationError, UnsupportedError
 from ..loop import FINISHED, MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop, prefer_synchronous_dispatch
-from ..sampler import BiasForces, Particles, Sampler, SamplerState
+from ..sampler import BiasForces, Particles, Sampler
 from ..snapshot import Cell, Snapshot
 from ..system import System
 from ._interrupt import interrupts_deferred
-from .base import Bound
+from .base import Bound, LoopBound
 from .openmm_energy import EnergyCopy
 from .view import View
 
@@ -228,7 +228,7 @@ def unpack_particles(packed: Any, n_atoms: int, periodic: bool, velocities: bool
 # -------------------------------------------------------------------------------------------------------- the bounds
 
 
-class OpenMMBound(Bound):
+class OpenMMBound(LoopBound):
     """What both routes share: the user's System and Context, snapshots, reporters, errors."""
 
     route: ClassVar[str]
@@ -349,15 +349,6 @@ class OpenMMBound(Bound):
         if not_finite:
             raise SimulationError(f"The simulation stopped at step {step}: {self.sampler.blame(state)}.") from cause
         raise SimulationError(f"OpenMM stopped at step {step}: {message}") from cause
-
-    @property
-    def states(self) -> list[SamplerState]:
-        """State of the sampler."""
-        return self._loop.states
-
-    @states.setter
-    def states(self, states: Sequence[SamplerState]) -> None:
-        self._loop.states = states
 
     def _energy(self) -> Float[np.ndarray, ""] | None:
         """Potential energy without the bias, where the sampler needs it."""

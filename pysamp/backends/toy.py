@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from ..api import bind, describe, stack
 from ..errors import InvalidInputError, SimulationError
 from ..loop import FINISHED, NEW_STEP, AbstractEngine, Loop
-from ..sampler import BiasForces, Particles, Sampler, SamplerState
+from ..sampler import BiasForces, Particles, Sampler
 from ..snapshot import Cell, Snapshot
 from ..system import System
 from ..units import as_array
-from .base import Bound
+from .base import LoopBound
 
 __all__ = ["Simulation"]
 
@@ -178,7 +178,7 @@ class _Engine(AbstractEngine):
         return Particles(self.x[:, atoms], box, self.v[:, atoms] if self.velocities_too else None, energy)
 
 
-class ToyBound(Bound):
+class ToyBound(LoopBound):
     """Toy simulations tied to a sampler, all replicas in one compiled program."""
 
     def __init__(self, simulations: Sequence[Simulation], sampler: Sampler, seeds: Sequence[int] | None):
@@ -241,25 +241,6 @@ class ToyBound(Bound):
             "masses": self._engine.masses,
             "forces": forces,
         }
-
-    @property
-    def states(self) -> list[SamplerState]:
-        """State of the sampler, one per replica."""
-        return self._loop.states
-
-    @states.setter
-    def states(self, states: Sequence[SamplerState]) -> None:
-        self._loop.states = states
-
-    @property
-    def states_on_host(self) -> list[SamplerState]:
-        """Copies of the states in NumPy arrays."""
-        return self._loop.states_on_host
-
-    @property
-    def stopped(self) -> Bool[np.ndarray, " r"]:
-        """Whether the sampler has ended the run, for each replica."""
-        return self._loop.stopped
 
     def snapshots(self) -> list[Snapshot]:
         """One snapshot per replica; its ``engine`` is the random key."""

@@ -1,26 +1,18 @@
 """Combined force-frequency sampling: a network that learns from forces and from how often places are visited."""
 
-from collections.abc import Sequence
-from typing import Any
-
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from ..colvars.base import AbstractCV
-from ..grids import Grid
-from ..units import as_positive
 from ._frequency import energy_residuals, with_sweep
-from ._network import SCALE, Network, as_layers, train
-from .base import Observation, as_cvs, as_stride, check_grid
-from .fitted_force import AbstractFittedForce
-from .funn import slope_residuals
+from ._network import SCALE, Network, train
+from .base import Observation
+from .network_force import AbstractNetworkForce, slope_residuals
 
 __all__ = ["CFF"]
 
 
-class CFF(AbstractFittedForce):
+class CFF(AbstractNetworkForce):
     r"""Combined force-frequency sampling: a network learns the free energy from average forces and from a histogram.
 
     Everything is as in :class:`FUNN`, but that the network is trained on two kinds of data at once: its slopes meet the average
@@ -61,38 +53,6 @@ class CFF(AbstractFittedForce):
         Sevgen, Guo, Sidky, Whitmer & de Pablo, J. Chem. Theory Comput. 16, 1448 (2020), doi 10.1021/acs.jctc.9b00883.
         One pass of WHAM: Kumar et al., J. Comput. Chem. 13, 1011 (1992), doi 10.1002/jcc.540130812.
     """
-
-    cvs: tuple[AbstractCV, ...]
-    grid: Grid
-    layers: tuple[int, ...] = eqx.field(static=True)
-    train_every: Int[np.ndarray, ""]
-    full_samples: Int[np.ndarray, ""]
-    kT: Float[np.ndarray, ""] | None
-
-    def __init__(
-        self,
-        cvs: Any,
-        *,
-        grid: Grid,
-        layers: int | Sequence[int] = 24,
-        train_every: int = 5000,
-        full_samples: int = 200,
-        kT: Any = None,
-    ):
-        self.cvs = as_cvs(cvs)
-        self.grid = grid
-        self.layers = as_layers(layers)
-        self.train_every = as_stride(train_every, "train_every")
-        self.full_samples = as_stride(full_samples, "full_samples")
-        self.kT = None if kT is None else as_positive(kT, "kT")
-
-    def __check_init__(self):
-        check_grid(self.grid, self)
-
-    @property
-    def interval(self) -> Int[Array | np.ndarray, ""]:
-        """Steps between trainings."""
-        return self.train_every
 
     def first_fit(self) -> dict[str, Float[np.ndarray, " _"]]:
         """Parameters of a network that is zero, and no samples."""
