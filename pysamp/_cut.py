@@ -243,7 +243,7 @@ def _bound(equation: Any, values: Sequence[Any], jaxpr: Any) -> list[Any]:
     return _Part(jaxpr, [equation], list(given), equation.outvars)(list(given.values()))
 
 
-def _read(environment: dict, variable: Any) -> Array:
+def _read(environment: dict, variable: Any) -> Any:
     return variable.val if isinstance(variable, Literal) else environment[variable]
 
 
