@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import partial_eval
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from .errors import UnsupportedError
 

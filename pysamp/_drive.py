@@ -30,6 +30,7 @@ logger = logging.getLogger("pysamp")
 
 _CHUNK = 0.2  # [s] between two looks at Ctrl-C and the progress bar
 _CHECKPOINT_INTERVAL = 60.0  # [s] where checkpoint_every is not given
+_WORK_PER_WRITE = 50.0  # and no sooner than this many times what writing the last one took
 
 
 class _Pace:
@@ -233,7 +234,7 @@ class _Driver:
             return False
         if self.job.checkpoint_every is not None:
             return self.step % self.job.checkpoint_every == 0
-        return time.perf_counter() - self.last_write > max(_CHECKPOINT_INTERVAL, 50 * self.write_time)
+        return time.perf_counter() - self.last_write > max(_CHECKPOINT_INTERVAL, _WORK_PER_WRITE * self.write_time)
 
     def _remedy(self) -> str:
         if self.checkpoint is None:

@@ -1,6 +1,7 @@
 """Strict JAX, strict types, and the test of JAX itself before all others."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,6 +24,15 @@ def pytest_configure(config: pytest.Config) -> None:
     import jax
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled() -> Iterator[None]:
+    """Each compiled program keeps some parts of memory mapped, of which a process may have 65530 on Linux; then XLA crashes."""
+    yield
+    import jax
+
+    jax.clear_caches()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

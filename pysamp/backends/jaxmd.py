@@ -221,7 +221,7 @@ class JaxMDBound(LoopBound):
                 self.system.masses,
                 boxes[r],
                 int(engine.n_steps),
-                _to_bytes([*common, *(leaf[r] for leaf in leaves)]),
+                _to_bytes([*common, *(np.asarray(leaf[r]) for leaf in leaves)]),
             )
             for r in range(self.n_replicas)
         ]

@@ -110,6 +110,7 @@ def test_what_was_left_open_comes_from_the_checkpoint(path):
 
 def test_without_a_stride_checkpoints_go_by_the_clock(path, monkeypatch):
     monkeypatch.setattr(_drive, "_CHECKPOINT_INTERVAL", 0.0)
+    monkeypatch.setattr(_drive, "_WORK_PER_WRITE", 0.0)
     monkeypatch.setattr(_drive, "_CHUNK", 0.02)
     start_and_die(path, 200_000, timesteps=10**6)
     with Checkpoint(path, 0) as checkpoint:
