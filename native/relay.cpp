@@ -8,6 +8,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -50,14 +51,16 @@ struct Rows {
 using Array = nb::ndarray<nb::device::cpu>;
 using ConstArray = nb::ndarray<nb::ro, nb::device::cpu>;
 
+enum Kind { kFinished = 0, kNewStep = 1, kSameStep = 2 };
+
 class Relay {
    public:
     static constexpr std::uint64_t kMagic = 0x70797361'6d707231;
     std::uint64_t magic = kMagic;
     std::vector<double> handed, forces;
 
-    Relay(std::size_t n_handed, std::size_t n_forces, std::vector<std::int64_t> tags)
-        : handed(n_handed), forces(n_forces), tags_(std::move(tags)), index_(tags_.size()) {}
+    Relay(std::size_t n_handed, std::size_t n_forces, std::vector<std::int64_t> tags, nb::callable evaluate)
+        : handed(n_handed), forces(n_forces), tags_(std::move(tags)), index_(tags_.size()), evaluate_(std::move(evaluate)) {}
     ~Relay() { magic = 0; }
 
     // Where a tag is among the rows of the engine's arrays.
@@ -71,7 +74,31 @@ class Relay {
     void add_target(Array array, std::int64_t offset) { targets_.push_back(rows(array, offset)); }
     void add_total(Array array, std::int64_t offset) { totals_.push_back(rows(array, offset)); }
 
-    // Python, on the engine's stack: hand over, wait, take. False if what came back is not finite.
+    // The engine's hook, called at each evaluation of forces: by way of Python, until that says repeat_since().
+    void set_forces(std::int64_t step) {
+        Clock::time_point begin = measure_ ? Clock::now() : Clock::time_point();
+        if (!repeats_) {
+            evaluate_(step);
+        } else {
+            bool is_new = step != std::exchange(last_step_, step);
+            if (!exchange(is_new ? kNewStep : kSameStep)) {
+                PyErr_SetString(PyExc_FloatingPointError, "a bias energy or force is not finite");
+                throw nb::python_error();
+            }
+        }
+        if (measure_) seconds_ += std::chrono::duration<double>(Clock::now() - begin).count();
+    }
+    // For the rest of the run nothing changes but particles and step: no Python is needed.
+    void repeat_since(std::int64_t step) {
+        repeats_ = true;
+        last_step_ = step;
+    }
+    double seconds() {  // spent in the hook since the last call; from the first call on
+        measure_ = true;
+        return std::exchange(seconds_, 0.0);
+    }
+
+    // On the engine's stack: hand over, wait, take. False if what came back is not finite.
     bool exchange(double kind) {
         if (!engine_ || cancelled_) throw std::runtime_error("the run was left");
         for (std::size_t i = 0; i < tags_.size(); ++i) index_[i] = places_[tags_[i]];
@@ -103,7 +130,7 @@ class Relay {
     void start(nb::callable body) {
         if (engine_) throw std::runtime_error("the engine is running already");
         error_ = nullptr;
-        cancelled_ = started_ = false;
+        cancelled_ = started_ = repeats_ = false;
         engine_ = std::make_unique<Thread>([this, body = std::move(body)] {
             nb::gil_scoped_acquire acquire;
             try {
@@ -118,7 +145,7 @@ class Relay {
     void resume() {
         started_ = true;
         if (!engine_->finished()) engine_->resume();
-        if (engine_->finished()) handed[0] = 0.0;
+        if (engine_->finished()) handed[0] = kFinished;
     }
     bool running() const { return engine_ != nullptr; }
 
@@ -130,10 +157,13 @@ class Relay {
             while (!engine_->finished()) engine_->resume();
         }
         engine_.reset();
+        repeats_ = false;
         if (error_ && !cancelled_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
    private:
+    using Clock = std::chrono::steady_clock;
+
     template <class AnyArray>
     static Rows rows(const AnyArray& array, std::int64_t offset) {
         auto type = array.dtype();
@@ -147,6 +177,10 @@ class Relay {
                 flat ? 1 : static_cast<int>(array.shape(1)), kind, offset};
     }
     std::vector<std::int64_t> tags_, index_;
+    nb::callable evaluate_;
+    bool repeats_ = false, measure_ = false;
+    std::int64_t last_step_ = 0;
+    double seconds_ = 0.0;
     const std::uint32_t* places_ = nullptr;
     std::vector<Rows> sources_, targets_, totals_;
     std::unique_ptr<Thread> engine_;
@@ -178,8 +212,8 @@ NB_MODULE(_relay, m) {
     using pysamp::Relay;
     m.def("advance_target", [] { return nb::capsule(reinterpret_cast<void*>(pysamp::AdvanceHandler)); });
     nb::class_<Relay>(m, "Relay")
-        .def(nb::init<std::size_t, std::size_t, std::vector<std::int64_t>>(), nb::arg("n_handed"), nb::arg("n_forces"),
-             nb::arg("tags"))
+        .def(nb::init<std::size_t, std::size_t, std::vector<std::int64_t>, nb::callable>(), nb::arg("n_handed"),
+             nb::arg("n_forces"), nb::arg("tags"), nb::arg("evaluate"))
         .def_prop_ro("address", [](Relay& self) { return reinterpret_cast<std::int64_t>(&self); })
         .def_prop_ro("handed",
                      [](nb::handle_t<Relay> self) {
@@ -190,6 +224,9 @@ NB_MODULE(_relay, m) {
         .def("add_source", &Relay::add_source)
         .def("add_target", &Relay::add_target)
         .def("add_total", &Relay::add_total)
+        .def("set_forces", &Relay::set_forces)
+        .def("repeat_since", &Relay::repeat_since)
+        .def("seconds", &Relay::seconds)
         .def("exchange", &Relay::exchange)
         .def("start", &Relay::start)
         .def("finish", &Relay::finish);

@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -282,15 +282,26 @@ _REGISTERED: list[bool] = []
 class _BiasForce(hoomd.md.force.Custom):
     """HOOMD's force hook."""
 
-    def __init__(self, bound: "HoomdBound"):
+    def __init__(self, call: Callable[[int], None]):
         super().__init__()
-        self._bound = weakref.ref(bound)
+        self._call = call
 
-    def set_forces(self, timestep: int) -> None:
-        """Called by HOOMD at each evaluation of forces, which has set them to zero."""
-        bound = self._bound()
+    @property
+    def set_forces(self) -> Callable[[int], None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Called by HOOMD with the time step at each evaluation of forces, which it has set to zero."""
+        return self._call  # itself, so that there is no Python code to run if it is compiled
+
+
+def _weakly(bound: "HoomdBound") -> Callable[[int], None]:
+    """Its ``set_forces``, by a function that does not keep it alive."""
+    reference = weakref.ref(bound)
+
+    def set_forces(timestep: int) -> None:
+        bound = reference()
         if bound is not None:
             bound.set_forces(timestep)
+
+    return set_forces
 
 
 class _Stop(hoomd.custom.Action):
@@ -366,7 +377,7 @@ class HoomdBound(LoopBound):
         self._stop = None
         if seed is not None:
             self.reseed([seed])
-        self._force = _BiasForce(self)
+        self._force = _BiasForce(_weakly(self) if self._relay is None else self._relay.set_forces)
         simulation.operations.integrator.forces.append(self._force)
         if sampler.stops:
             self._stop = hoomd.write.CustomWriter(action=_Stop(self._callback), trigger=hoomd.trigger.Periodic(1))
@@ -451,7 +462,9 @@ class HoomdBound(LoopBound):
         if relay is None:
             return None
         n_forces = 1 + 3 * len(self._tags) + 6
-        return relay.Relay(n_handed=self._places.size, n_forces=n_forces, tags=self._tags.tolist())
+        return relay.Relay(
+            n_handed=self._places.size, n_forces=n_forces, tags=self._tags.tolist(), evaluate=_weakly(self)
+        )
 
     def _connect_relay(self, memory: "_Memory") -> None:
         places, relay = self._places, self._relay
@@ -493,6 +506,8 @@ class HoomdBound(LoopBound):
             memory.virial[first] = packed[-6:]
         if not is_finite:
             raise FloatingPointError("a bias energy or force is not finite")
+        if self._relayed and not self._box_moves and kT is None:
+            self._relay.repeat_since(timestep)
 
     def _looked_up(self) -> "_Memory":
         """HOOMD's memory and box, at the first evaluation of forces in a run."""

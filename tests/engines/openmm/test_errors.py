@@ -40,6 +40,38 @@ def shoot(systems, context, speed=50.0):
     return context
 
 
+@pytest.mark.skipif(
+    len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="needs two processors, and Linux"
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_loop_follows_the_engine_only_while_it_runs(systems, fails, monkeypatch):
+    """From processor to processor."""
+    monkeypatch.setenv("PYSAMP_OPENMM_THREAD", "1")
+    before, during, owner, over = os.sched_getaffinity(0), set(), threading.get_native_id(), threading.Event()
+
+    def watch():
+        while not over.wait(0.001):
+            during.add(len(os.sched_getaffinity(owner)))
+
+    context = systems.dimer(kspring=0.0 if fails else 500.0)
+    with ThreadPoolExecutor(1) as executor, pysamp.bind(context, BadBeyond(limit=30.0)) as bound:
+        bound.run(1)  # compiled
+        watching = executor.submit(watch)
+        try:
+            if fails:
+                shoot(systems, context, 1.0)
+                with pytest.raises(pysamp.SimulationError):
+                    bound.run(10**6)
+            else:
+                bound.run(50_000)
+        finally:
+            after = os.sched_getaffinity(0)
+            over.set()
+        watching.result()
+    assert 1 in during
+    assert after == before
+
+
 @pytest.mark.parametrize("own_thread", ["0", "1"])
 def test_bias_not_finite(systems, route, own_thread, monkeypatch):
     monkeypatch.setenv("PYSAMP_OPENMM_THREAD", own_thread)
