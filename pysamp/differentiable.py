@@ -14,8 +14,8 @@ from .api import describe
 from .backends.jaxmd import Simulation, begun, forces
 from .errors import InvalidInputError, UnsupportedError
 from .loop import replica_axes
-from .methods.base import AbstractMethod, AbstractStaticBias
-from .sampler import Sampler, SamplerState, as_methods
+from .methods.base import AbstractMethod
+from .sampler import Particles, Sampler, SamplerState, as_methods
 
 __all__ = ["Trajectory", "simulate"]
 
@@ -58,7 +58,8 @@ def simulate(
     The bias is in double precision, and so must derivatives of it be: switch ``jax_enable_x64`` on before differentiating.
 
     Args:
-        methods: biases that do not change, which add up.
+        methods: biases that add up; also biases that adapt, with all that they remember. Not those whose work has no fixed
+            length: OPES, metadynamics without a grid, and networks.
         simulation: with one replica.
         n_steps: MD steps.
         segment: steps of a segment; None for the square root of ``n_steps``.
@@ -69,7 +70,7 @@ def simulate(
 
     Raises:
         InvalidInputError: if methods and simulation do not fit.
-        UnsupportedError: if a bias changes during the run.
+        UnsupportedError: if a method cannot be differentiated.
 
     Example:
         >>> import jax  # doctest: +SKIP
@@ -81,12 +82,6 @@ def simulate(
     methods = as_methods(methods)
     if not isinstance(simulation, Simulation):
         raise InvalidInputError(f"Only a pysamp.backends.jaxmd.Simulation can be differentiated, got {simulation!r}.")
-    for method in methods:
-        if not isinstance(method, AbstractStaticBias):
-            raise UnsupportedError(
-                f"{type(method).__name__} changes its bias during the run, and derivatives through that are not reliable yet. "
-                "Use a bias that does not change: HarmonicBias, HarmonicWalls, Unbiased."
-            )
     n_steps = as_count(n_steps, "n_steps")
     segment = math.isqrt(n_steps - 1) + 1 if segment is None else min(as_count(segment, "segment"), n_steps)
     sampler = Sampler.build(methods, describe(simulation))
@@ -103,8 +98,10 @@ def simulate(
     with jax.enable_x64(True):
         start = begun(simulation, sampler, md, neighbors, [leaf[None] for leaf in leaves], 0)
         start = eqx.tree_at(lambda e: e.remaining, start, start.remaining + n_steps)
-        first = sampler.init(jax.tree.map(lambda leaf: leaf[0], start.particles()), seed)
-        first = sampler.reserve(first, n_steps)
+        with jax.ensure_compile_time_eval():  # how much room there must be is known when this is traced
+            first = sampler.init(jax.tree.map(lambda leaf: leaf[0], start.particles()), seed)
+            first = sampler.reserve(first, n_steps)
+        _check_differentiable(sampler, first, jax.tree.map(lambda leaf: leaf[0], start.particles()))
         state = eqx.tree_at(lambda s: s.step, jax.tree.map(lambda leaf: leaf[None], first), first.step)
         axes = replica_axes(sampler, state)
         step = jax.vmap(sampler.step, in_axes=(axes, 0), out_axes=(axes, 0))
@@ -157,6 +154,23 @@ def simulate(
             *rows,
         )
         return jax.tree.map(lambda leaf: _poisoned(leaf, failed), result)
+
+
+def _check_differentiable(sampler: Sampler, state: SamplerState, particles: Particles) -> None:
+    """Trace the derivative of one step, since JAX says only later, and not of which method, that there is none."""
+
+    def total(values: tuple[SamplerState, Particles]) -> Array:
+        leaves = jax.tree.leaves(sampler.step(*values))
+        return sum((leaf.sum() for leaf in leaves if eqx.is_inexact_array(leaf)), jnp.zeros(()))
+
+    try:
+        eqx.filter_eval_shape(eqx.filter_grad(total), (state, particles))
+    except ValueError as error:
+        names = ", ".join(type(method).__name__ for method in sampler.methods)
+        raise UnsupportedError(
+            f"A step of {names} has no reverse-mode derivative, because it has a loop of unknown length. "
+            "Metadynamics has one with grid=...; so have ABF, eABF, restraints and walls."
+        ) from error
 
 
 def _poisoned(leaf: Array, failed: Array) -> Array:

@@ -11,7 +11,7 @@ from pysamp import bind
 from pysamp.backends import jaxmd
 from pysamp.colvars import Component, Distance, custom
 from pysamp.differentiable import simulate
-from pysamp.methods import HarmonicBias, Metadynamics
+from pysamp.methods import ABF, HarmonicBias, Metadynamics
 
 N_STEPS = 60
 
@@ -20,7 +20,7 @@ def well(k):
     return lambda x, **unused: 0.5 * k * jnp.sum(x**2) + 0.05 * jnp.sum(x**4)
 
 
-def with_parameters(systems, k=1.0, name="nvt_langevin", dt=None):
+def with_parameters(systems, *, name="nvt_langevin", dt=None):
     """The state is made beforehand, as under jit it must be."""
     made = systems.simulation(name, well(1.0), n=3, dt=dt)
     return lambda k: jaxmd.Simulation(well(k), made.state, shift_fn=made.shift_fn, integrator=made.integrator, kT=1.0)
@@ -28,7 +28,8 @@ def with_parameters(systems, k=1.0, name="nvt_langevin", dt=None):
 
 def assert_derivative(function, at, h=1e-5):
     value, derivative = jax.jit(jax.value_and_grad(function))(at)
-    difference = (function(at + h) - function(at - h)) / (2 * h)
+    plain = jax.jit(function)
+    difference = (plain(at + h) - plain(at - h)) / (2 * h)
     assert np.isfinite(value)
     assert abs(float(difference)) > 1e-4
     np.testing.assert_allclose(derivative, difference, rtol=1e-5)
@@ -71,7 +72,32 @@ def test_with_respect_to_the_cv(systems):
     assert_derivative(average, 0.6)
 
 
-def test_a_bias_that_adapts_is_refused(systems):
+@pytest.mark.parametrize("method", ["hills", "forces"])
+def test_through_a_bias_that_adapts(systems, method):
+    """The bias that is built depends on the parameter too, and that part is large."""
+    make = with_parameters(systems, dt=0.1)
+    x = Component([0], axis=0)
+    chosen = {
+        "hills": Metadynamics(x, height=0.5, sigma=0.3, stride=5, bias_factor=5, grid=pysamp.Grid(-4.0, 4.0, 80)),
+        "forces": ABF(x, grid=pysamp.Grid(-4.0, 4.0, 4), full_samples=5),
+    }[method]
+    assert_derivative(lambda k: jnp.sum(simulate(chosen, make(k), n_steps=N_STEPS).xi ** 2), 1.0)
+
+
+def test_with_respect_to_the_height_of_hills(systems):
+    make = with_parameters(systems, dt=0.1)
+    hills = Metadynamics(
+        Component([0], axis=0), height=0.5, sigma=0.3, stride=5, bias_factor=5, grid=pysamp.Grid(-4.0, 4.0, 80)
+    )
+
+    def average(height):
+        method = eqx.tree_at(lambda m: m.height, hills, height)
+        return jnp.sum(simulate(method, make(1.0), n_steps=N_STEPS).xi ** 2)
+
+    assert_derivative(average, 0.5)
+
+
+def test_what_has_no_derivative_is_refused(systems):
     method = Metadynamics(Component([0], axis=0), height=0.5, sigma=0.3, stride=5)
-    with pytest.raises(pysamp.errors.UnsupportedError, match="Metadynamics changes its bias"):
+    with pytest.raises(pysamp.errors.UnsupportedError, match="Metadynamics has no reverse-mode"):
         simulate(method, with_parameters(systems)(1.0), n_steps=10)
