@@ -1,9 +1,10 @@
 """Free-energy surface of alanine dipeptide in vacuum (phi, psi) by different methods, against each other.
 
-    python benchmarks/alanine_methods.py [--methods metadynamics,ABF] [--replicas 8] [--steps 2000000]
+    python benchmarks/alanine_methods.py [--methods metadynamics,ABF] [--replicas 8] [--steps 2000000] [--figure FILE]
 
 Prints the free-energy difference between the basins by each method, and the root-mean-square difference of the surfaces where
-they lie below 30 kJ/mol; tests/validation asserts that they agree.
+they lie below 30 kJ/mol; tests/validation asserts that they agree. The windows of umbrella sampling share the same number of
+steps.
 """
 
 import argparse
@@ -15,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import systems
+from matplotlib.figure import Figure
 
 import pysamp
 from pysamp.colvars import DihedralAngle
-from pysamp.methods import ABF, OPES, ExtendedABF, Metadynamics, SpectralABF
+from pysamp.methods import ABF, OPES, ExtendedABF, Metadynamics, SpectralABF, UmbrellaSampling
 
 LIMIT = 30.0  # kJ/mol
 PHI, PSI = DihedralAngle([4, 6, 8, 14]), DihedralAngle([6, 8, 14, 16])
@@ -37,6 +39,9 @@ METHODS = {
     "spectral ABF": SpectralABF([PHI, PSI], grid=SURFACE),
     "meta-eABF": ExtendedABF([PHI, PSI], grid=SURFACE, sigma=0.15, tau=0.2, hills=HILLS),
     "OPES": OPES([PHI, PSI], barrier=50.0, sigma=0.25, stride=500, grid=torus(100)),
+    "umbrella sampling": UmbrellaSampling(
+        [PHI, PSI], centers=torus(24).points.reshape(-1, 2), kspring=150.0, pull_steps=2000
+    ),
 }
 
 
@@ -47,7 +52,7 @@ class Surface:
     Attributes:
         fes: from all replicas together.
         difference: F(0 < phi < 2.2) - F(phi < 0), and its standard error [kJ/mol].
-        of_replicas: the same of each replica alone.
+        of_replicas: the same of each replica alone; for windows, which make one result together, only that.
     """
 
     fes: pysamp.FreeEnergy
@@ -67,20 +72,27 @@ def right(phi, psi):
 
 def sample(name: str, *, replicas: int, steps: int, seed: int = 1) -> Surface:
     """Run one method on several replicas, two at a time."""
+    method = METHODS[name]
+    windows = method.n_replicas
+    if windows > 1:
+        replicas, steps = 1, replicas * steps // windows
     with ThreadPoolExecutor(2) as executor:
         run = pysamp.run(
-            METHODS[name],
+            method,
             systems.vacuum,
             steps,
             replicas=replicas,
             seed=seed,
             executor=executor,
             progress=False,
-            log_every=100,
+            log_every=50,
         )
     fes = pysamp.analyze(run, grid=SURFACE)
+    difference = fes.difference(left, right)
+    if windows > 1:
+        return Surface(fes, difference, [difference])
     alone = [pysamp.analyze(run.replica(r), grid=SURFACE).difference(left, right) for r in range(replicas)]
-    return Surface(fes, fes.difference(left, right), alone)
+    return Surface(fes, difference, alone)
 
 
 def rms_difference(one: pysamp.FreeEnergy, other: pysamp.FreeEnergy) -> float:
@@ -97,14 +109,33 @@ def compare(names: Sequence[str], *, replicas: int, steps: int) -> dict[str, Sur
         surfaces[name] = surface = sample(name, replicas=replicas, steps=steps)
         value, error = surface.difference
         values, errors = np.array(surface.of_replicas).T
-        print(
-            f"| {name} | {value:.2f} +- {error:.2f} | {values.mean():.2f} | {values.std(ddof=1):.2f} "
-            f"| {np.sqrt(np.mean(errors**2)):.2f} |",
-            flush=True,
-        )
+        alone = " | | "
+        if len(values) > 1:
+            alone = f"{values.mean():.2f} | {values.std(ddof=1):.2f} | {np.sqrt(np.mean(errors**2)):.2f}"
+        print(f"| {name} | {value:.2f} +- {error:.2f} | {alone} |", flush=True)
     for one, other in itertools.combinations(names, 2):
         print(f"{one} and {other}: rms {rms_difference(surfaces[one].fes, surfaces[other].fes):.2f} kJ/mol")
     return surfaces
+
+
+def draw(surfaces: dict[str, Surface], path: str) -> None:
+    """The surfaces side by side."""
+    columns, rows = 3, -(-len(surfaces) // 3)
+    figure = Figure(figsize=(3.4 * columns, 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    phi, psi = SURFACE.points[..., 0], SURFACE.points[..., 1]
+    filled = None
+    for ax, (name, surface) in zip(axes.flat, surfaces.items(), strict=False):
+        filled = ax.contourf(phi, psi, surface.fes.values, levels=np.arange(0, 61, 5), cmap="viridis")
+        ax.contour(phi, psi, surface.fes.values, levels=[LIMIT], colors="white", linewidths=0.8)
+        ax.set_title(f"{name}: {surface.difference[0]:.2f} ± {surface.difference[1]:.2f}", fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("phi, rad")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("psi, rad")
+    if filled is not None:
+        figure.colorbar(filled, ax=axes, label="F, kJ/mol")
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -113,8 +144,11 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--replicas", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2_000_000, help="of each replica, 2 fs")
+    parser.add_argument("--figure", help="file for a picture of the surfaces")
     arguments = parser.parse_args()
-    compare(arguments.methods.split(","), replicas=arguments.replicas, steps=arguments.steps)
+    surfaces = compare(arguments.methods.split(","), replicas=arguments.replicas, steps=arguments.steps)
+    if arguments.figure:
+        draw(surfaces, arguments.figure)
 
 
 if __name__ == "__main__":

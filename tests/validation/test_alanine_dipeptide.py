@@ -19,6 +19,8 @@ def test_methods_agree():
         assert rms_difference(first.fes, other.fes) < 1.0
     for surface in surfaces.values():
         values, errors = np.array(surface.of_replicas).T
+        if len(values) == 1:  # windows
+            continue
         assert 0.4 < np.sqrt(np.mean(errors**2)) / values.std(ddof=1) < 2.5, (
             "stated errors against the replicas' spread"
         )
