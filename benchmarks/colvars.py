@@ -146,6 +146,7 @@ def catalogue() -> list[tuple[str, Any, int]]:
         cvs.LocalSteinhardtQ(many, l=6, **near),
         cvs.GlobalSteinhardtQ(many, l=6, **near),
         cvs.Tetrahedrality(many, **near),
+        *(kind(many, **near) for kind in (cvs.SimpleCubicOrder, cvs.FCCOrder, cvs.TetrahedralOrder)),
         cvs.EnvironmentSimilarity(many, environments=shell, sigma=0.03),
         cvs.PairEntropy(many, r_max=0.7, sigma=0.02),
         cvs.RadialDistribution(many, r_max=0.7, n_bins=20),
