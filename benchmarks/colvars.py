@@ -1,6 +1,10 @@
 """What collective variables cost on a CPU, gradient included, alone and beside NumPy with a KD-tree.
 
-    python benchmarks/colvars.py [--sizes 1000,10000,100000] [--seconds 0.5] [--only table|scaling] [--json FILE]
+    python benchmarks/colvars.py [--sizes 1000,10000,100000] [--seconds 0.5] [--only table|scaling] [--cvs REGEX]
+        [--json FILE] [--show]
+
+A part at a time: ``--cvs`` says whose names to measure, and ``--json`` adds them to what FILE has from before; ``--show``
+prints the tables of FILE and measures nothing.
 
 The table: microseconds per value and gradient in double precision, from a compiled loop in which each evaluation waits for the
 one before, as in a run; the smallest of five rounds. CVs of neighbours have 1000 particles and a list that is kept up in the
@@ -12,6 +16,7 @@ and SciPy, in the same process by turns; and against PLUMED where its Python pac
 import argparse
 import json
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +73,10 @@ class Loop:
         def once(_: Any, carry: Any) -> Any:
             x, lists = carry
             lists = tuple(n.renewed(p, x, cell) for n, p in zip(lists, pairs, strict=True))
-            return x - 1e-12 * evaluate(x, lists)[1], lists
+            value, gradient = evaluate(x, lists)
+            return x - 1e-12 * (
+                gradient + 0.0 * jnp.sum(value)
+            ), lists  # XLA would leave out a value that nothing needs
 
         def loop(n: Any, x: Any, lists: Any) -> Any:
             return jax.lax.fori_loop(0, n, once, (x, lists))[0]
@@ -146,6 +154,7 @@ def catalogue() -> list[tuple[str, Any, int]]:
         cvs.LocalSteinhardtQ(many, l=6, **near),
         cvs.GlobalSteinhardtQ(many, l=6, **near),
         cvs.Tetrahedrality(many, **near),
+        *(kind(many, **near) for kind in (cvs.SimpleCubicOrder, cvs.FCCOrder, cvs.TetrahedralOrder)),
         cvs.EnvironmentSimilarity(many, environments=shell, sigma=0.03),
         cvs.PairEntropy(many, r_max=0.7, sigma=0.02),
         cvs.RadialDistribution(many, r_max=0.7, n_bins=20),
@@ -154,19 +163,29 @@ def catalogue() -> list[tuple[str, Any, int]]:
     return [(type(cv).__name__ + degree(cv), cv, n) for kind, n in ((small, 60), (large, 1000)) for cv in kind]
 
 
-def table(seconds: float) -> list[dict]:
-    """Measure every CV and print a line for each."""
-    print("| CV | points | us | first call, s |\n|---|---|---|---|")
+def table(seconds: float, names: re.Pattern) -> list[dict]:
+    """Measure every CV of such a name and print a line for each."""
+    print(TABLE)
     rows = []
     for name, cv, n in catalogue():
+        if not names.search(name):
+            continue
         x, edge = (chain(n), 4.0) if n < 100 else fluid(n)
         x, cell = x[list(cv.atoms)], Cell.of(edge * np.eye(3))
         cv = cv.resolved(System(masses=np.ones(n), timestep=1.0, kT=1.0))
         loop = Loop(cv, x, cell)
         row = {"cv": name, "points": len(x), "us": 1e6 * loop.seconds_per_evaluation(seconds), "s": loop.compile_time}
-        print(f"| `{name}` | {row['points']} | {row['us']:.3g} | {row['s']:.1f} |", flush=True)
+        print(table_row(row), flush=True)
         rows.append(row)
     return rows
+
+
+TABLE = "| CV | points | us | compiling, s |\n|---|---|---|---|"
+
+
+def table_row(row: dict) -> str:
+    """A line of the table."""
+    return f"| `{row['cv']}` | {row['points']} | {row['us']:.3g} | {row['s']:.1f} |"
 
 
 def numpy_pairs(x: np.ndarray, edge: float) -> tuple[np.ndarray, ...]:
@@ -246,13 +265,25 @@ KINDS = {
 }  # fmt: skip
 
 
-def scaling(sizes: list[int], seconds: float) -> list[dict]:
+SCALING = (
+    "| CV | particles | pysamp, ms | making a list, ms | NumPy, ms | NumPy / pysamp | temporary memory, MB |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+def scaling_row(row: dict) -> str:
+    """A line of the table."""
+    ratio = row["numpy_ms"] / row["ms"]
+    return (f"| {row['cv']} | {row['n']} | {row['ms']:.3g} | {row['list_ms']:.3g} | {row['numpy_ms']:.3g} | "
+            f"{ratio:.1f} | {row['mb']:.1f} |")  # fmt: skip
+
+
+def scaling(sizes: list[int], seconds: float, names: re.Pattern) -> list[dict]:
     """Measure both CVs at all sizes, beside NumPy, and print a table."""
-    print("| CV | particles | pysamp, ms | making a list, ms | NumPy, ms | ratio | temporary memory, MB |")
-    print("|---|---|---|---|---|---|---|")
+    print(SCALING)
     rows = []
     for name, (make, in_numpy, line) in KINDS.items():
-        for n in sizes:
+        for n in sizes if names.search(name) else []:
             x, edge = fluid(n)
             loop = Loop(make(n), x, Cell.of(edge * np.eye(3)))
             value, gradient = loop.evaluate(loop.x, loop.lists)
@@ -268,12 +299,29 @@ def scaling(sizes: list[int], seconds: float) -> list[dict]:
                 row["plumed_ms"] = 1e3 * plumed_seconds(line.format(n=n), x, edge)
             except (ImportError, RuntimeError) as error:
                 row["plumed"] = f"skipped: {error}"
-            print(f"| {name} | {n} | {row['ms']:.3g} | {row['list_ms']:.3g} | {row['numpy_ms']:.3g} | "
-                  f"{theirs / ours:.1f} | {memory:.1f} |", flush=True)  # fmt: skip
+            print(scaling_row(row), flush=True)
             rows.append(row)
     for reason in {row["plumed"] for row in rows if "plumed" in row}:
         print(f"PLUMED {reason}")
     return rows
+
+
+def merged(old: list[dict], new: list[dict]) -> list[dict]:
+    """The old rows, with new ones instead of those of the same CV and size, or after them."""
+    key = lambda row: (row["cv"], row.get("n"))  # noqa: E731
+    rows = {key(row): row for row in old}
+    return list((rows | {key(row): row for row in new}).values())
+
+
+def show(result: dict) -> None:
+    """Print the tables, in the order of this file."""
+    kinds, names = list(KINDS), [name for name, *_ in catalogue()]
+    print(SCALING)
+    for row in sorted(result.get("scaling", []), key=lambda row: (kinds.index(row["cv"]), row["n"])):
+        print(scaling_row(row))
+    print("\n" + TABLE)
+    for row in sorted(result.get("table", []), key=lambda row: names.index(row["cv"])):
+        print(table_row(row))
 
 
 def main() -> None:
@@ -282,14 +330,21 @@ def main() -> None:
     parser.add_argument("--sizes", default="1000,10000,100000")
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--only", choices=["table", "scaling"])
+    parser.add_argument("--cvs", type=re.compile, default=re.compile(""))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--show", action="store_true")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    result: dict[str, Any] = {"jax": jax.__version__, "pysamp": pysamp.__version__}
+    result = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    if options.show:
+        show(result)
+        return
+    result |= {"jax": jax.__version__, "pysamp": pysamp.__version__}
     if options.only != "table":
-        result["scaling"] = scaling([int(n) for n in options.sizes.split(",")], options.seconds)
+        sizes = [int(n) for n in options.sizes.split(",")]
+        result["scaling"] = merged(result.get("scaling", []), scaling(sizes, options.seconds, options.cvs))
     if options.only != "scaling":
-        result["table"] = table(options.seconds)
+        result["table"] = merged(result.get("table", []), table(options.seconds, options.cvs))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
 

@@ -11,6 +11,7 @@ from .base import (
 from .box import CellAngle, CellLength, Density, Volume
 from .contacts import AbstractContacts, ContactMap, ContactMapDistance, ContactSum, NativeContacts
 from .coordination import CoordinationNumber, HydrogenBonds, MinimumDistance
+from .cubic import FCCOrder, SimpleCubicOrder, TetrahedralOrder
 from .dipole import Dipole, DipoleMoment
 from .energy import PotentialEnergy
 from .environments import EnvironmentSimilarity
@@ -103,6 +104,7 @@ __all__ = [
     "EnvironmentSimilarity",
     "EulerAngle",
     "ExponentialSwitch",
+    "FCCOrder",
     "FermiSwitch",
     "GaussianSwitch",
     "GlobalSteinhardtQ",
@@ -133,12 +135,14 @@ __all__ = [
     "RationalSwitch",
     "RelativeShapeAnisotropy",
     "RotationAngle",
+    "SimpleCubicOrder",
     "SmapSwitch",
     "SpinAngle",
     "SteinhardtQ",
     "SugarPuckering",
     "SugarPuckeringPhase",
     "TanhSwitch",
+    "TetrahedralOrder",
     "Tetrahedrality",
     "TiltAngle",
     "VectorAngle",

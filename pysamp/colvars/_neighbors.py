@@ -18,7 +18,8 @@ from ..snapshot import Cell, _dot
 from ._cells import GROUP, Grid, Lattice, components, take
 
 FEW = 4096  # pairs that are computed all at once
-BLOCK = 1024  # rows done together, so that they stay in the processor's cache
+_BLOCK = 1000  # rows done together at most, so that what is computed of them stays in the processor's cache
+_LINE = 8  # numbers in a line of that cache
 _SKIN = 0.2  # how much farther than the cutoff a list reaches, relative to it
 _ROOM = 1.25  # room for more neighbours than there are
 
@@ -200,12 +201,28 @@ def _built(pairs: Neighborhood, old: NeighborList, x: Float[Array, "k 3"], cell:
     return jax.lax.cond(fits, build, lambda: eqx.tree_at(lambda n: n.is_usable, old, jnp.zeros((), bool)))
 
 
+def block_size(n: int) -> int:
+    """How many of n rows are done together.
+
+    An odd number of lines of the cache: with a power of two, as of 1024 rows, whatever belongs to a row competes for the same
+    few places in it, which makes everything three times slower.
+    """
+    if n < 32 * _LINE:
+        return n
+    for n_blocks in range(-(-n // _BLOCK), n):
+        n_lines = -(-n // (n_blocks * _LINE))
+        size = (n_lines + (n_lines + 1) % 2) * _LINE
+        if size <= n:
+            return size
+    return n
+
+
 def _search(
     rows: Grid, others: Grid, radius: Float[Array, ""], room: int
 ) -> tuple[Int[Array, "room n"], Int[Array, ""]]:
     """For each of the rows its neighbours among the others, and the most that there are."""
     n = rows.names.shape[0]
-    size = min(n, BLOCK)
+    size = block_size(n)
     lanes = jnp.arange(size, dtype=jnp.int32)[None]
 
     def append(j: Any, d: Any, images: Any, allowed: Any, carry: Any) -> Any:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from ..snapshot import Cell, _combine, _dot
 from ._cells import GROUP, Grid, Lattice, components, take
-from ._neighbors import BLOCK, Neighborhood, NeighborList, rarely
+from ._neighbors import Neighborhood, NeighborList, block_size, rarely
 
 _GUESS = (64, 64)  # room of a list that is made for one evaluation
 
@@ -92,10 +92,16 @@ class Pairs:
         def evaluate(points: Any, features: Any, fixed: Any) -> Any:
             return _forward(task, points, features, fixed)
 
-        evaluate.defvjp(
-            lambda *arguments: (evaluate(*arguments), arguments),
-            lambda arguments, cotangent: (*_backward(task, *arguments, cotangent), None),  # pyright: ignore[reportCallIssue]
-        )
+        if task.is_number and not jax.tree.leaves((own, other)):  # value and derivative from one walk over the pairs
+            evaluate.defvjp(
+                lambda *arguments: _with_slopes(task, *arguments),
+                lambda slopes, cotangent: (*jax.tree.map(lambda slope: cotangent * slope, slopes), None),
+            )
+        else:
+            evaluate.defvjp(
+                lambda *arguments: (evaluate(*arguments), arguments),
+                lambda arguments, cotangent: (*_backward(task, *arguments, cotangent)[0], None),  # pyright: ignore[reportCallIssue]
+            )
         xs, names = tuple(side.x for side in self._sides), tuple(side.names for side in self._sides)
         return evaluate((xs, self._basis), (own, other), (names, self._list))
 
@@ -141,6 +147,11 @@ class _Task(eqx.Module):
     parity: Any = eqx.field(static=True)
     pairs: Neighborhood = eqx.field(static=True)
 
+    @property
+    def is_number(self) -> bool:
+        """Whether it is known to be one number in all."""
+        return self.total and isinstance(self.parity, int)
+
 
 def _inside(x: Any, cell: Cell, reference: Any, is_tracked: Any) -> Any:
     """Points less as many boxes as they are from where they were, or from the unit cell if that is not known."""
@@ -164,8 +175,15 @@ def _forward(task: _Task, points: Any, features: Any, fixed: Any) -> Any:
     return totals if task.total else per_row
 
 
+def _with_slopes(task: _Task, points: Any, features: Any, fixed: Any) -> Any:
+    """A sum that is one number, and its derivatives."""
+    one = jnp.ones((), points[0][0][0].dtype)
+    slopes, value = _backward(task, points, features, fixed, one)
+    return value, slopes
+
+
 def _backward(task: _Task, points: Any, features: Any, fixed: Any, cotangent: Any) -> Any:
-    """Cotangents of points and features.
+    """Cotangents of points and features, and the value of what is one number.
 
     A pair acts on its row (with the row's own cotangent) and on the other point. The second is found from the other
     side: among the neighbours of that point is the row.
@@ -174,41 +192,43 @@ def _backward(task: _Task, points: Any, features: Any, fixed: Any, cotangent: An
     own_cotangent, shared = ((), cotangent) if task.total else (cotangent, ())
 
     def as_row(d: Any, images: Any, mine: Any, theirs: Any, shared: Any) -> Any:
-        pulled, mine_, _ = _pull(task, d, mine[0], theirs[1], shared if task.total else mine[2])
+        value, pulled, mine_, _ = _pull(task, d, mine[0], theirs[1], shared if task.total else mine[2])
         box = () if images is None else tuple(tuple(n * g for g in pulled) for n in images)
-        return (tuple(-g for g in pulled), mine_), box
+        return (tuple(-g for g in pulled), mine_), (box, value)
 
     def as_other(d: Any, images: Any, mine: Any, theirs: Any, shared: Any) -> Any:
         back = tuple(-v for v in d)
-        pulled, _, mine_ = _pull(task, back, theirs[0], mine[1], shared if task.total else theirs[2])
-        return (pulled, mine_), ()
+        _, pulled, _, mine_ = _pull(task, back, theirs[0], mine[1], shared if task.total else theirs[2])
+        return (pulled, mine_), ((), ())
 
     def as_both(*arguments: Any) -> Any:
-        (first, own_), box = as_row(*arguments)
+        (first, own_), totals = as_row(*arguments)
         (second, other_), _ = as_other(*arguments)
-        return (tuple(a + b for a, b in zip(first, second, strict=True)), own_, other_), box
+        return (tuple(a + b for a, b in zip(first, second, strict=True)), own_, other_), totals
 
     def as_both_at_once(d: Any, images: Any, mine: Any, theirs: Any, shared: Any) -> Any:
         first, second = (shared, shared) if task.total else (mine[2], theirs[2])
-        pulled, *_ = _pull(task, d, (), (), jax.tree.map(lambda a, b, p: a + p * b, first, second, task.parity))
+        value, pulled, *_ = _pull(task, d, (), (), jax.tree.map(lambda a, b, p: a + p * b, first, second, task.parity))
         box = () if images is None else tuple(tuple(0.5 * n * g for g in pulled) for n in images)
-        return (tuple(-g for g in pulled), (), ()), box
+        return (tuple(-g for g in pulled), (), ()), (box, value)
 
     if len(task.pairs.ranges) == 1:
         side = _Side(xs[0], names[0], (own, other, own_cotangent))
         term = as_both if task.parity is None else as_both_at_once
-        (x, own_, other_), box = _walk(task, term, side, side, basis, neighbors, 0, shared)
-        return ((x,), None if basis is None else box), (own_, other_)
+        (x, own_, other_), (box, value) = _walk(task, term, side, side, basis, neighbors, 0, shared)
+        return (((x,), None if basis is None else box), (own_, other_)), value
     rows = _Side(xs[0], names[0], (own, (), own_cotangent))
     others = _Side(xs[1], names[1], ((), other, ()))
-    (x, own_), box = _walk(task, as_row, rows, others, basis, neighbors, 0, shared)
+    (x, own_), (box, value) = _walk(task, as_row, rows, others, basis, neighbors, 0, shared)
     (y, other_), _ = _walk(task, as_other, others, rows, basis, neighbors, 1, shared)
-    return ((x, y), None if basis is None else box), (own_, other_)
+    return (((x, y), None if basis is None else box), (own_, other_)), value
 
 
 def _pull(task: _Task, d: Any, own: Any, other: Any, cotangent: Any) -> Any:
+    """What is one number, and cotangents of the vectors and of what is known of each."""
     values, pull = jax.vjp(task.term, d, own, other)
-    return pull(jax.tree.map(lambda c, v: jnp.broadcast_to(c, v.shape).astype(v.dtype), cotangent, values))
+    pulled = pull(jax.tree.map(lambda c, v: jnp.broadcast_to(c, v.shape).astype(v.dtype), cotangent, values))
+    return values if task.is_number else (), *pulled
 
 
 def _walk(
@@ -276,7 +296,7 @@ def _by_blocks(
 ) -> Any:
     """Sums of a term over what ``visit`` visits: for each row, and over all rows."""
     n = rows.names.shape[0]
-    size = min(n, BLOCK)
+    size = block_size(n)
 
     def values(j: Any, d: Any, images: Any, mine: Any) -> Any:
         shape = d[0].shape

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from ..errors import InvalidInputError
 from ..snapshot import Cell, _dot
+from ._directions import direction
 from ._groups import AbstractParticleCV, AbstractSwitchedCV, arranged, type_of_range
 from ._harmonics import as_degree, harmonics
 from ._neighbors import NeighborList
@@ -316,7 +317,7 @@ class Tetrahedrality(AbstractSwitchedCV, AbstractParticleCV):
         """
 
         def term(d: Any, own: Any, other: Any) -> Any:
-            (a, b, c), r, counts = _direction(d, self.switch)
+            (a, b, c), r, counts = direction(d, self.switch)
             del r
             sa, sb, sc = a * counts, b * counts, c * counts
             squares = (sa * a, sb * b, sc * c)
@@ -333,20 +334,11 @@ class Tetrahedrality(AbstractSwitchedCV, AbstractParticleCV):
         return jnp.where(defined, 1.0 - 2.25 * deviation / jnp.where(defined, weight, 1.0), 0.0)
 
 
-def _direction(d: Any, switch: AbstractSwitch) -> Any:
-    """Unit vector, distance, and the switching function; all of them zero where points coincide."""
-    square = _dot(d, d)
-    apart = square > jnp.finfo(square.dtype).tiny ** 0.5
-    r = jnp.sqrt(jnp.where(apart, square, 1.0))
-    inverse = 1.0 / r
-    return tuple(v * inverse for v in d), r, jnp.where(apart, switch(r), 0.0)
-
-
 def _bond_sums(pairs: Pairs, degree: int, switch: AbstractSwitch, *, total: bool = False) -> Any:
     """Sums of the harmonics of the neighbours of each particle, or of all, and the numbers of neighbours."""
 
     def term(d: Any, own: Any, other: Any) -> Any:
-        u, _, counts = _direction(d, switch)
+        u, _, counts = direction(d, switch)
         return harmonics(degree, u, counts), counts
 
     parity = (((-1) ** degree,) * (2 * degree + 1), 1)
@@ -357,7 +349,7 @@ def _over_neighbors(pairs: Pairs, values: Any, switch: AbstractSwitch) -> Any:
     """Sum of the values of the neighbours of each particle."""
 
     def term(d: Any, own: Any, other: Any) -> Any:
-        _, _, counts = _direction(d, switch)
+        _, _, counts = direction(d, switch)
         return tuple(counts * value for value in other)
 
     return pairs.sums(term, other=values)

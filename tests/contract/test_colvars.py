@@ -42,6 +42,7 @@ from pysamp.colvars import (
     EigenvectorProjection,
     EnvironmentSimilarity,
     EulerAngle,
+    FCCOrder,
     GlobalSteinhardtQ,
     Group,
     HydrogenBonds,
@@ -70,12 +71,14 @@ from pysamp.colvars import (
     RelativeShapeAnisotropy,
     RMSDPath,
     RotationAngle,
+    SimpleCubicOrder,
     SmapSwitch,
     SpinAngle,
     SteinhardtQ,
     SugarPuckering,
     SugarPuckeringPhase,
     Tetrahedrality,
+    TetrahedralOrder,
     TiltAngle,
     VectorAngle,
     Volume,
@@ -162,6 +165,10 @@ ENTRIES = {
         EnvironmentSimilarity(range(5), environments=SYMMETRIC, sigma=0.4, above=CubicSwitch(0.5)),
     ],
     "EulerAngle": [EulerAngle(ATOMS, REFERENCES[0], angle=angle) for angle in ("roll", "pitch", "yaw")],
+    "FCCOrder": [
+        FCCOrder(range(6), switch=NEAR),
+        FCCOrder([0, GROUPS[0]], [0, 4, 5, GROUPS[2]], switch=NEAR, alpha=27, above=CubicSwitch(1.0)),
+    ],
     "GlobalSteinhardtQ": [
         GlobalSteinhardtQ(range(6), l=4, switch=NEAR),
         GlobalSteinhardtQ([0, 1], [1, 2, 5, 6], l=3, switch=NEAR, normalized=False),
@@ -220,6 +227,10 @@ ENTRIES = {
     "RadiusOfGyration": [RadiusOfGyration(ATOMS), RadiusOfGyration([*GROUPS, 11])],
     "RelativeShapeAnisotropy": [RelativeShapeAnisotropy(ATOMS)],
     "RotationAngle": [RotationAngle(ATOMS, REFERENCES[0])],
+    "SimpleCubicOrder": [
+        SimpleCubicOrder(range(6), switch=NEAR),
+        SimpleCubicOrder([0, GROUPS[0]], [0, 4, 5, GROUPS[2]], switch=NEAR, above=CubicSwitch(1.0)),
+    ],
     "SpinAngle": [SpinAngle(ATOMS, REFERENCES[0], axis=(1, -2, 2))],
     "SteinhardtQ": [
         SteinhardtQ(range(6), l=6, switch=NEAR),
@@ -231,6 +242,10 @@ ENTRIES = {
     "Tetrahedrality": [
         Tetrahedrality(range(6), switch=NEAR),
         Tetrahedrality([0, GROUPS[0]], [0, 4, 5, GROUPS[2]], switch=NEAR, above=CubicSwitch(1.0)),
+    ],
+    "TetrahedralOrder": [
+        TetrahedralOrder(range(6), switch=NEAR),
+        TetrahedralOrder([0, GROUPS[0]], [0, 4, 5, GROUPS[2]], switch=NEAR, normalized=False, above=CubicSwitch(1.0)),
     ],
     "TiltAngle": [TiltAngle(ATOMS, REFERENCES[0], axis=(1, -2, 2))],
     "Volume": [Volume()],

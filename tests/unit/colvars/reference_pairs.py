@@ -12,15 +12,18 @@ from pysamp.colvars import (
     CubicSwitch,
     EnvironmentSimilarity,
     ExponentialSwitch,
+    FCCOrder,
     FermiSwitch,
     GaussianSwitch,
     LocalSteinhardtQ,
     MinimumDistance,
     PairEntropy,
     RationalSwitch,
+    SimpleCubicOrder,
     SmapSwitch,
     SteinhardtQ,
     TanhSwitch,
+    TetrahedralOrder,
     combine,
 )
 
@@ -56,13 +59,18 @@ def contact_map(p):
     return kind(p["pairs"], switch=[switch(s) for s in p["switches"]], weights=p["weights"], **more)
 
 
+def of_particles(kind, p, neighbors, **options):
+    """The mean over particles, or the values of some as components."""
+    options["switch"] = switch(p["switch"])
+    if p["output"] == "mean":
+        return kind(p["centers"], **options)
+    each = [kind([center], neighbors, **options) for center in p["centers"]]
+    return combine(lambda *values: jnp.stack(values), each, components=[f"atom{i}" for i in p["centers"]])
+
+
 def steinhardt(p):
     """PLUMED's have no factor of 4 pi / (2 l + 1)."""
-    options = {"l": p["l"], "switch": switch(p["switch"]), "normalized": False}
-    if p["output"] == "mean":
-        return SteinhardtQ(p["centers"], **options)
-    each = [SteinhardtQ([center], p["neighbors"], **options) for center in p["centers"]]
-    return combine(lambda *values: jnp.stack(values), each, components=[f"atom{i}" for i in p["centers"]])
+    return of_particles(SteinhardtQ, p, p.get("neighbors"), l=p["l"], normalized=False)
 
 
 MAKE = {
@@ -75,8 +83,11 @@ MAKE = {
     "environment_similarity": lambda p: EnvironmentSimilarity(
         p["centers"], environments=p["environment"], sigma=p["sigma"]
     ),
+    "fccubic": lambda p: of_particles(FCCOrder, p, range(125)),
     "local_steinhardt": lambda p: LocalSteinhardtQ(p["centers"], l=p["l"], switch=switch(p["switch"])),
     "pair_entropy": lambda p: PairEntropy(p["centers"], r_max=p["r_max"], sigma=p["sigma"], n_bins=p["bins"]),
+    "simple_cubic": lambda p: of_particles(SimpleCubicOrder, p, range(125)),
     "soft_minimum_distance": lambda p: MinimumDistance(p["a"], p["b"], beta=p["beta"]),
     "steinhardt": steinhardt,
+    "tetrahedral": lambda p: of_particles(TetrahedralOrder, p, range(125), normalized=False),
 }
