@@ -1,6 +1,6 @@
 """Trees of arrays as flat dictionaries of plain NumPy arrays and back, leaf by leaf, without pickle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import CheckpointError
 
-__all__ = ["from_arrays", "is_key", "on_host", "to_arrays"]
+__all__ = ["each_from_arrays", "each_to_arrays", "from_arrays", "is_key", "on_host", "to_arrays"]
 
 
 def to_arrays(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
@@ -40,6 +40,22 @@ def from_arrays(template: Any, arrays: Mapping[str, np.ndarray], prefix: str = "
         return jax.tree_util.tree_unflatten(
             structure, [_from_numpy(leaf, arrays, _name(path, prefix)) for path, leaf in leaves]
         )
+
+
+def each_to_arrays(trees: Sequence[Any]) -> list[dict[str, np.ndarray]]:
+    """``to_arrays`` of several trees, which may have arrays in common: those are in the first dictionary only."""
+    first, *others = map(to_arrays, trees)
+    return [first, *({name: a for name, a in own.items() if not _is_same(a, first[name])} for own in others)]
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether both are the same memory, which two views of a JAX array are."""
+    return a.shape == b.shape and a.__array_interface__ == b.__array_interface__
+
+
+def each_from_arrays(template: Any, arrays: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
+    """The trees that ``each_to_arrays`` was given."""
+    return [from_arrays(template, {**arrays[0], **own}) for own in arrays]
 
 
 def on_host(tree: Any) -> Any:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ._serial import from_arrays, to_arrays
+from ._serial import each_from_arrays, each_to_arrays
 from .errors import CheckpointError
 from .sampler import SamplerState
 from .snapshot import Snapshot
@@ -83,8 +83,14 @@ class Checkpoint:
             rows = np.fromfile(self._log_path, dtype="<f8", count=self._n_bytes // 8)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from error
-        states = [from_arrays(state, stored, f"states.{r}.") for r in range(n_replicas)]
-        snapshots = [from_arrays(snapshot, stored, f"snapshots.{r}.") for r in range(n_replicas)]
+        groups: dict[str, list[dict[str, np.ndarray]]] = {
+            kind: [{} for _ in range(n_replicas)] for kind in ("states", "snapshots")
+        }
+        for place, array in stored.items():
+            if place != "header":
+                kind, replica, name = place.split(".", 2)
+                groups[kind][int(replica)][name] = array
+        states, snapshots = each_from_arrays(state, groups["states"]), each_from_arrays(snapshot, groups["snapshots"])
         return states, snapshots, rows.reshape(-1, n_replicas, width).swapaxes(0, 1).astype(np.float64)
 
     def write(
@@ -115,8 +121,9 @@ class Checkpoint:
             "n_bytes": self._n_bytes + len(new),
         }
         arrays = {}
-        for r, (state, snapshot) in enumerate(zip(states, snapshots, strict=True)):
-            arrays |= to_arrays(state, f"states.{r}.") | to_arrays(snapshot, f"snapshots.{r}.")
+        for kind, trees in (("states", states), ("snapshots", snapshots)):
+            for r, own in enumerate(each_to_arrays(trees)):
+                arrays |= {f"{kind}.{r}.{name}": array for name, array in own.items()}
         try:
             self._log.truncate(self._n_bytes)
             self._log.write(new)

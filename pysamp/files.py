@@ -16,7 +16,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from . import colvars, methods
-from ._serial import from_arrays, on_host, to_arrays
+from ._serial import each_from_arrays, each_to_arrays, on_host, to_arrays
 from .checkpoint import replace_file
 from .colvars.base import AbstractCV, Energy, Group, type_of_points
 from .errors import CheckpointError, InvalidInputError
@@ -90,8 +90,8 @@ def _groups_of(run: Any) -> dict[str, xr.Dataset]:
         "n_replicas": len(run.states),
     }
     groups = {"/": xr.Dataset(attrs=attributes), "/definition": dataset(arrays), "/log": run.log}
-    for r, (state, snapshot) in enumerate(zip(run.states, run.snapshots, strict=True)):
-        groups[f"/states/{r}"] = dataset(to_arrays(state))
+    for r, (state, snapshot) in enumerate(zip(each_to_arrays(run.states), run.snapshots, strict=True)):
+        groups[f"/states/{r}"] = dataset(state)
         groups[f"/snapshots/{r}"] = dataset(to_arrays(snapshot))
     return groups
 
@@ -132,9 +132,10 @@ def load(path: str | os.PathLike, method: Any = None) -> Any:
     else:
         run_methods = as_methods(method)
     template = _state_template(run_methods)
+    states = [arrays_of(tree[f"states/{r}"]) for r in range(n_replicas)]
     return Run(
         methods=run_methods,
-        states=[on_host(from_arrays(template, arrays_of(tree[f"states/{r}"]))) for r in range(n_replicas)],
+        states=[on_host(state) for state in each_from_arrays(template, states)],
         snapshots=[_snapshot(arrays_of(tree[f"snapshots/{r}"])) for r in range(n_replicas)],
         log=tree.children["log"].to_dataset(inherit=False),
         kT=float(tree.attrs["kT"]),

@@ -104,6 +104,19 @@ def test_free_energy_and_its_error(kind):
     assert abs(difference - expected) < 4.0 * stderr
 
 
+def test_a_common_bias_is_stored_once(tmp_path):
+    """In files and in checkpoints."""
+    method = Metadynamics(X, height=0.2, sigma=0.2, stride=20, bias_factor=6, grid=pysamp.Grid(-2.0, 2.0, 20_000))
+    sizes = {}
+    for n in (2, 8):
+        run = shared(method, 50, replicas=n, checkpoint=tmp_path / f"{n}.ckpt")
+        pysamp.save(run, tmp_path / f"{n}.nc")
+        stored = [tmp_path / f"{n}.nc", *(tmp_path / f"{n}.ckpt").rglob("*.npz")]
+        sizes[n] = [file.stat().st_size for file in stored]
+    for two, eight in zip(sizes[2], sizes[8], strict=True):
+        assert eight < 1.5 * two
+
+
 def test_what_cannot_be_shared_is_refused_before_step_0():
     with pytest.raises(pysamp.errors.InvalidInputError, match="cannot share OPES"):
         shared(pysamp.methods.OPES(X, barrier=5.0, sigma=0.2, stride=20))
