@@ -93,7 +93,7 @@ def simulate(
         md = simulation.state
         if hasattr(md, "force"):
             box = md.box if simulation.has_own_box else None
-            md = md.set(force=forces(simulation, md.position, box, leaves, neighbors))
+            md = md.set(force=forces(simulation.energy_fn, md.position, box, leaves, jax.tree.structure(neighbors)))
         md = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], md)
     with jax.enable_x64(True):
         start = begun(simulation, sampler, md, neighbors, [leaf[None] for leaf in leaves], 0)

@@ -19,11 +19,11 @@ from .._cut import Cut, Traced
 from .._serial import is_key
 from ..api import bind, describe, stack
 from ..errors import InvalidInputError, SimulationError
-from ..loop import Loop
-from ..sampler import Sampler
+from ..loop import Loop, replica_axes
+from ..sampler import BiasForces, Particles, Sampler, SamplerState
 from ..snapshot import Cell, Snapshot
 from ..system import System
-from ._jaxmd_engine import Engine, biased, noting, rows_of_box, stacked, trace_step, trace_update
+from ._jaxmd_engine import Engine, biased, noting, renewed, rows_of_box, stacked, trace_step, trace_update
 from .base import LoopBound
 
 __all__ = ["Simulation"]
@@ -163,6 +163,7 @@ class JaxMDBound(LoopBound):
         self._simulations = list(simulations)
         self._first = first = simulations[0]
         self._loop = Loop(sampler, self.n_replicas)
+        self._engine: Any = None
         with self._engine_precision():
             md = stacked([s.state for s in simulations])
         self._start(md, first.step)
@@ -294,8 +295,15 @@ class JaxMDBound(LoopBound):
         """An engine that stands at the positions of JAX MD's states, with no step under way."""
         with self._engine_precision():
             box = jax.vmap(lambda state: state.box)(md) if self._first.has_own_box else None
-        self._neighbors, neighbors = self._allocated(md.position, box)
-        self._engine = begun(self._first, self.sampler, md, self._neighbors, neighbors, n_steps)
+        traced, neighbors, overflow = None, [], True
+        if self._engine is not None:  # a step that is traced once is compiled once
+            traced = self._engine.step, self._engine.update
+            with jax.enable_x64(True):
+                neighbors, overflow = _renewed(self._engine.update, self._engine.neighbors, md.position, box)
+        if bool(overflow):
+            self._neighbors, neighbors = self._allocated(md.position, box)
+            traced = None
+        self._engine = begun(self._first, self.sampler, md, self._neighbors, neighbors, n_steps, traced)
 
     def _allocated(self, x: Array, box: Array | None, extra: int = 0) -> tuple[Any, list[Array]]:
         """A neighbour list with room for every replica, as the template of all, and the leaves for each of them."""
@@ -350,21 +358,14 @@ class JaxMDBound(LoopBound):
     def _bias(self) -> Any:
         """The present bias on all replicas."""
         with jax.enable_x64(True):
-            states, particles = self.states, self._engine.particles()
-            each = [
-                self.sampler.evaluate(state, jax.tree.map(lambda leaf, r=r: leaf[r], particles))
-                for r, state in enumerate(states)
-            ]
-            return stacked(each)
+            return _evaluated(self.sampler, self._loop.state, self._engine.particles())
 
     def _forces(self) -> Array:
         """Forces of the energy function at the present positions."""
         engine = self._engine
-        each = []
-        for r in range(self.n_replicas):
-            x, box, leaves = jax.tree.map(lambda leaf, r=r: leaf[r], (engine.x, engine.box, engine.neighbors))
-            each.append(forces(self._first, x, box, leaves, self._neighbors))
-        return jnp.stack(each)
+        structure = jax.tree.structure(self._neighbors)
+        with self._engine_precision():
+            return _forces_of_all(self._first.energy_fn, structure, engine.x, engine.box, engine.neighbors)
 
     def _rested(self) -> Any:
         """JAX MD's states at the present positions: with the bias in the momenta, and without it in the forces."""
@@ -372,10 +373,7 @@ class JaxMDBound(LoopBound):
         if bool(engine.fresh) or not engine.step.n_notes:
             return engine.md
         with jax.enable_x64(True):
-            answer = engine.answer(self._bias())
-            md = engine.completed(answer)
-            fields = {"force": answer[1], "dUdV": answer[2], "potential_energy": answer[0]}
-            return md.set(**{name: getattr(md, name) - term for name, term in fields.items() if hasattr(md, name)})
+            return _completed(engine, self._bias())
 
     def _with_new_momenta(self, md: Any, seeds: Sequence[int]) -> Any:
         first = self._first
@@ -414,7 +412,15 @@ class JaxMDBound(LoopBound):
             self._start(md.set(force=self._forces()), int(snapshots[0].step))
 
 
-def begun(first: Simulation, sampler: Sampler, md: Any, template: Any, neighbors: list[Array], n_steps: int) -> Engine:
+def begun(
+    first: Simulation,
+    sampler: Sampler,
+    md: Any,
+    template: Any,
+    neighbors: list[Array],
+    n_steps: int,
+    traced: tuple[Cut, Traced | None] | None = None,
+) -> Engine:
     """An engine that stands at the positions of JAX MD's states, with no step under way.
 
     Args:
@@ -424,16 +430,17 @@ def begun(first: Simulation, sampler: Sampler, md: Any, template: Any, neighbors
         template: a neighbour list, or None.
         neighbors: its leaves for each of the replicas.
         n_steps: steps done before.
+        traced: step and renewal of the neighbour list for these shapes; None to trace them.
     """
     with jax.enable_x64(first.x64):
         x = md.position
         box = jax.vmap(lambda state: state.box)(md) if first.has_own_box else None
-    step, update = _traced(first, md, x, box, template)
+    step, update = traced or _traced(first, md, x, box, template)
     scale = _velocity_scale(first, step.n_notes)
     rows = None if box is not None else first.box_rows
     with jax.enable_x64(True):
         nothing = [jnp.zeros(len(x), x.dtype), jnp.zeros_like(x), jnp.zeros(len(x), x.dtype)]
-        _, _, carried = jax.vmap(step.before)((md, neighbors), nothing)
+        _, _, carried = _before(step, (md, neighbors), nothing)
         v = None
         if scale is not None:
             v = jax.vmap(lambda s: s.velocity - 0.5 * first.timestep * s.force / s.mass)(md).astype(x.dtype)
@@ -459,16 +466,42 @@ def begun(first: Simulation, sampler: Sampler, md: Any, template: Any, neighbors
         )
 
 
-def forces(first: Simulation, x: Array, box: Array | None, leaves: list[Array], template: Any) -> Array:
-    """Forces of the energy function alone, for one replica."""
+@jax.jit
+def _before(step: Cut, inputs: Any, answer: list[Array]) -> Any:
+    return jax.vmap(step.before)(inputs, answer)
+
+
+_renewed = jax.jit(renewed)
+
+
+@jax.jit
+def _evaluated(sampler: Sampler, state: SamplerState, particles: Particles) -> BiasForces:
+    return jax.vmap(sampler.evaluate, in_axes=(replica_axes(sampler, state), 0))(state, particles)
+
+
+@jax.jit
+def _completed(engine: Engine, bias: BiasForces) -> Any:
+    """JAX MD's states with the bias in the momenta, and without it in the forces."""
+    answer = engine.answer(bias)
+    md = engine.completed(answer)
+    fields = {"force": answer[1], "dUdV": answer[2], "potential_energy": answer[0]}
+    return md.set(**{name: getattr(md, name) - term for name, term in fields.items() if hasattr(md, name)})
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _forces_of_all(energy_fn: Callable, structure: Any, x: Array, box: Array | None, leaves: list[Array]) -> Array:
+    return jax.vmap(lambda x, box, leaves: forces(energy_fn, x, box, leaves, structure))(x, box, leaves)
+
+
+def forces(energy_fn: Callable, x: Array, box: Array | None, leaves: list[Array], structure: Any) -> Array:
+    """Forces of the energy function alone, for one replica; ``structure`` is that of its neighbour list."""
     options: dict[str, Any] = {} if box is None else {"box": box}
-    with jax.enable_x64(first.x64):
-        if leaves:
-            options["neighbor"] = jax.tree.structure(template).unflatten(leaves)
-        value = first.energy_fn(x, **options)
-        if jnp.shape(value) != ():
-            return value
-        return -jax.grad(lambda x: first.energy_fn(x, **options))(x)
+    if leaves:
+        options["neighbor"] = structure.unflatten(leaves)
+    value = energy_fn(x, **options)
+    if jnp.shape(value) != ():
+        return value
+    return -jax.grad(lambda x: energy_fn(x, **options))(x)
 
 
 def _traced(first: Simulation, md: Any, x: Array, box: Array | None, template: Any) -> tuple[Cut, Traced | None]:
