@@ -3,10 +3,7 @@
 # pyright: reportMissingImports=false, reportGeneralTypeIssues=false, reportOptionalMemberAccess=false
 
 import importlib
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,19 +15,6 @@ hoomd = pytest.importorskip(
 importlib.import_module("hoomd.md")
 
 DT = 0.005
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.hoomd)
-
-
-@pytest.fixture
-def systems() -> ModuleType:
-    """This module, whose functions build systems."""
-    return sys.modules[__name__]
 
 
 @pytest.fixture(params=["relayed", "called"])

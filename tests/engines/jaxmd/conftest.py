@@ -1,9 +1,7 @@
 """Small JAX MD systems."""
 
-import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.jaxmd)
             for warning in JAX_MD_WARNS:
                 item.add_marker(pytest.mark.filterwarnings(f"ignore:{warning}"))
 
@@ -32,12 +29,6 @@ def settings_of_users():
     """JAX MD relies on what these tests forbid elsewhere; double precision makes comparisons sharp."""
     with jax.numpy_rank_promotion("allow"), jax.enable_x64(True):
         yield
-
-
-@pytest.fixture
-def systems() -> ModuleType:
-    """This module, whose functions build systems."""
-    return sys.modules[__name__]
 
 
 def stirred(x, **unused):

@@ -1,10 +1,8 @@
 """Small systems for the tests of the OpenMM backend."""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,19 +13,6 @@ from openmm import app, unit  # noqa: E402
 
 KB = 0.00831446261815324  # kJ/mol/K
 ALANINE = Path(__file__).parents[3] / "examples" / "alanine_dipeptide.pdb"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.openmm)
-
-
-@pytest.fixture
-def systems() -> ModuleType:
-    """This module, whose functions build systems."""
-    return sys.modules[__name__]
 
 
 @pytest.fixture(params=["native", "python"])
