@@ -17,12 +17,12 @@ def _simulation(topology, system, positions, platform: str) -> app.Simulation:
     return simulation
 
 
-def vacuum(platform: str = "Reference") -> app.Simulation:
-    """Alanine dipeptide in vacuum, ff14SB."""
+def vacuum(platform: str = "Reference", positions: np.ndarray | None = None) -> app.Simulation:
+    """Alanine dipeptide in vacuum, ff14SB; at its minimum, or at these positions [nm]."""
     pdb = app.PDBFile(str(PDB))
     force_field = app.ForceField("amber14/protein.ff14SB.xml")
     system = force_field.createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds)
-    return _simulation(pdb.topology, system, pdb.positions, platform)
+    return _simulation(pdb.topology, system, pdb.positions if positions is None else positions, platform)
 
 
 def water(platform: str = "CPU") -> app.Simulation:
