@@ -1,13 +1,14 @@
 """What collective variables cost on a CPU, gradient included, alone and beside NumPy with a KD-tree.
 
     python benchmarks/colvars.py [--sizes 1000,10000,100000] [--seconds 0.5] [--only table|scaling] [--cvs REGEX]
-        [--json FILE] [--show]
+        [--json FILE] [--show] [--cpu] [--rounds 5]
 
 A part at a time: ``--cvs`` says whose names to measure, and ``--json`` adds them to what FILE has from before; ``--show``
-prints the tables of FILE and measures nothing.
+prints the tables of FILE and measures nothing. On a machine that is not idle ``--cpu`` counts the processor's time that the
+process gets instead of the time that passes; then keep XLA to one thread, by ``XLA_FLAGS=--xla_cpu_multi_thread_eigen=false``.
 
 The table: microseconds per value and gradient in double precision, from a compiled loop in which each evaluation waits for the
-one before, as in a run; the smallest of five rounds. CVs of neighbours have 1000 particles and a list that is kept up in the
+one before, as in a run; the smallest of some rounds. CVs of neighbours have 1000 particles and a list that is kept up in the
 loop. The scaling: the coordination number and Q6 of a dense fluid with 16 neighbours per particle, against the same in NumPy
 and SciPy, in the same process by turns; and against PLUMED where its Python package is there. Pin it to one core, as in
 ``taskset -c 1 python benchmarks/colvars.py``, to compare like with like.
@@ -35,6 +36,7 @@ from pysamp.colvars._neighbors import NeighborList, with_room
 from pysamp.colvars.base import evaluated
 from pysamp.system import System
 
+clock, ROUNDS = time.perf_counter, 5
 RNG = np.random.default_rng(1)
 SPACING = 0.35  # of the fluid's particles
 SWITCH = cvs.CubicSwitch(0.14, d0=0.4)
@@ -82,30 +84,30 @@ class Loop:
             return jax.lax.fori_loop(0, n, once, (x, lists))[0]
 
         self.evaluate = jax.jit(evaluate)
-        start = time.perf_counter()
+        start = clock()
         self.compiled = jax.jit(loop).lower(1, self.x, self.lists).compile()
-        self.compile_time = time.perf_counter() - start
+        self.compile_time = clock() - start
 
     def run(self, n: int) -> float:
         """Seconds for n evaluations."""
         return timed(self.compiled, n, self.x, self.lists, rounds=1)
 
     def seconds_per_evaluation(self, seconds: float) -> float:
-        """The smallest of five rounds that together last about so long."""
+        """The smallest of some rounds that together last about so long."""
         n = 1
-        while (took := self.run(n)) < 0.02 * seconds:
+        while (took := self.run(n)) < 0.1 * seconds / ROUNDS:
             n *= 4
-        n = max(1, math.ceil(n * 0.2 * seconds / took))
-        return min(self.run(n) for _ in range(5)) / n
+        n = max(1, math.ceil(n * seconds / ROUNDS / took))
+        return min(self.run(n) for _ in range(ROUNDS)) / n
 
 
 def timed(function: Callable, *arguments: Any, rounds: int = 3) -> float:
     """Seconds for a call, the smallest of some rounds."""
     times = []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = clock()
         jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
 
 
@@ -326,6 +328,7 @@ def show(result: dict) -> None:
 
 def main() -> None:
     """Measure and print."""
+    global clock, ROUNDS
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="1000,10000,100000")
     parser.add_argument("--seconds", type=float, default=0.5)
@@ -333,7 +336,12 @@ def main() -> None:
     parser.add_argument("--cvs", type=re.compile, default=re.compile(""))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--show", action="store_true")
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
+    ROUNDS = options.rounds
+    if options.cpu:
+        clock = time.process_time
     jax.config.update("jax_enable_x64", True)
     result = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     if options.show:

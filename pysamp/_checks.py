@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .colvars._vectors import sum_of
 from .errors import InvalidInputError, PysampWarning
 from .sampler import Particles, Sampler
 from .snapshot import Snapshot
@@ -27,29 +28,41 @@ def cv_values(sampler: Sampler, particles: Particles) -> Float[Array, " n"]:
     return sampler.xi(particles)
 
 
+type_of_places = tuple[
+    Float[Array | np.ndarray, "... k 3"], Float[Array | np.ndarray, "..."] | None
+]  # positions, energy
+
+
 @jax.jit
 def _values_and_slopes(
-    sampler: Sampler, particles: Particles, points: Float[Array, "p k 3"], direction: Float[Array, "k 3"]
+    sampler: Sampler, particles: Particles, places: type_of_places, direction: type_of_places
 ) -> tuple[Float[Array, "p n"], Float[Array, "p n"]]:
-    """CVs and their derivatives along ``direction`` at several points."""
+    """CVs and their derivatives along ``direction`` at several places."""
 
-    def at(x: Float[Array, "k 3"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        xi, pullback = jax.vjp(lambda x: sampler.xi(eqx.tree_at(lambda p: p.positions, particles, x)), x)
+    def at(place: type_of_places) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        moved = lambda place: replace(particles, positions=place[0], energy=place[1])  # noqa: E731
+        xi, pullback = jax.vjp(lambda place: sampler.xi(moved(place)), place)
+
+        def slope(row: Float[Array, " n"]) -> Float[Array, ""]:
+            (gradient,) = pullback(row)
+            return sum_of(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+
         # a loop: written out, the program would grow with the square of the number of CVs
-        return xi, jax.lax.map(lambda row: jnp.vdot(pullback(row)[0], direction), jnp.eye(xi.size, dtype=xi.dtype))
+        return xi, jax.lax.map(slope, jnp.eye(xi.size, dtype=xi.dtype))
 
-    return jax.lax.map(at, points)
+    return jax.lax.map(at, places)
 
 
 def check_cvs(sampler: Sampler, snapshots: Sequence[Snapshot]) -> None:
     """Check that every CV is finite on the snapshots and that its derivative is that of its value.
 
-    The derivative is tried in one random direction, at the snapshot and, for the case that a kink is just there, near it.
+    The derivative is tried in one random direction, at the snapshot and, for the case that a kink is just there, near it. Where
+    CVs see the engine's energy, it changes by itself: how it depends on the positions is not the CVs' matter.
 
     Raises:
         InvalidInputError: if a CV or its derivative is not finite, or the derivative is grossly wrong.
     """
-    if not sampler.atoms:
+    if not sampler.atoms and not sampler.needs_energy:
         return
     with jax.enable_x64(True):
         for snapshot in snapshots:
@@ -60,11 +73,18 @@ def _check(sampler: Sampler, particles: Particles) -> None:
     x = np.asarray(particles.positions, dtype=np.float64)
     random = np.random.default_rng(20)
     direction = random.normal(size=x.shape)
-    spread = float(np.sqrt(np.mean((x - x.mean(axis=0)) ** 2))) or 1.0
+    spread = (float(np.sqrt(np.mean((x - x.mean(axis=0)) ** 2))) if x.size else 0.0) or 1.0
     nearby = x + 1e-3 * spread * random.normal(size=x.shape)
-    offsets = spread * np.concatenate([_STEPS, -_STEPS])[:, None, None] * direction
-    points = np.concatenate([x[None], x + offsets, nearby[None], nearby + offsets])
-    values, slopes = map(np.asarray, _values_and_slopes(sampler, particles, points, direction))
+    offsets = spread * np.concatenate([_STEPS, -_STEPS])
+    steps = offsets[:, None, None] * direction
+    points, energies, energy_direction = np.concatenate([x[None], x + steps, nearby[None], nearby + steps]), None, None
+    if particles.energy is not None:
+        energy = float(particles.energy)
+        energy_direction = np.asarray((abs(energy) or 1.0) * random.normal() / spread)
+        nearby_energy = energy + 1e-3 * spread * energy_direction
+        energies = np.concatenate([e + np.append(0.0, offsets) * energy_direction for e in (energy, nearby_energy)])
+    places, directions = (points, energies), (direction, energy_direction)
+    values, slopes = map(np.asarray, _values_and_slopes(sampler, particles, places, directions))
     values, slopes = values.reshape(2, -1, values.shape[-1]), slopes.reshape(2, -1, slopes.shape[-1])[:, 0]
     periods = [period for method in sampler.methods for period in method.periods]
     for i, (label, period) in enumerate(zip(sampler.labels, periods, strict=True)):

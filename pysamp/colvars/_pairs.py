@@ -275,10 +275,8 @@ def _by_list(
     cutoff: float, term: Callable, rows: _Side, others: _Side, basis: Any, shared: Any, neighbors: Any, n_most: Any
 ) -> Any:
     def visit(start: Any, x: Any, names: Any, body: Callable, carry: Any) -> Any:
-        codes = jax.lax.dynamic_slice(neighbors, (0, start), (neighbors.shape[0], names.shape[0]))
-
         def some(g: Any, carry: Any) -> Any:
-            code = jax.lax.dynamic_slice_in_dim(codes, g * GROUP, GROUP)
+            code = jax.lax.dynamic_slice(neighbors, (g * GROUP, jnp.asarray(start, g.dtype)), (GROUP, names.shape[0]))
             j = jnp.maximum(code, 0) >> 6
             d, images = tuple(take(v, j) - w[None] for v, w in zip(others.x, x, strict=True)), None
             if basis is not None:

@@ -76,3 +76,24 @@ def test_right_cvs_pass(cv):
 def test_particles_that_coincide_are_no_reason_to_refuse():
     """The derivative of a distance at zero is taken as zero."""
     check(colvars.Distance([0, 1]), pysamp.Snapshot(np.zeros((2, 3)), None, np.ones(2)))
+
+
+ENERGY = pysamp.Snapshot(SNAPSHOT.positions, None, np.ones(4), energy=np.array(-250.0))
+
+
+def check_with_energy(cv, snapshot=ENERGY):
+    system = pysamp.System(masses=np.ones(4), timestep=1.0, kT=1.0, hands_over_energy=True)
+    check_cvs(pysamp.Sampler.build(Unbiased(cv), system), [snapshot])
+
+
+def test_the_energy_is_varied_too():
+    """A derivative that is wrong with respect to the engine's energy alone."""
+    energy, distance = colvars.PotentialEnergy(), colvars.Distance([0, 1])
+    for cv in (energy, energy / 300, energy * distance, colvars.combine(jnp.tanh, [energy / 300])):
+        check_with_energy(cv)
+    check_with_energy(energy, pysamp.Snapshot(SNAPSHOT.positions, None, np.ones(4), energy=np.zeros(())))
+    wrong = colvars.combine(lambda u, d: d + u * jax.lax.stop_gradient(u), [energy, distance])
+    with pytest.raises(pysamp.InvalidInputError, match="is not that of its value"):
+        check_with_energy(wrong)
+    with pytest.raises(pysamp.InvalidInputError, match="is nan on the snapshot"):
+        check_with_energy(colvars.combine(jnp.log, [energy]))
