@@ -134,12 +134,21 @@ def _differences(system: System, runs: Sequence[pysamp.Run], **options) -> Float
     return np.array(found)
 
 
-def adaptive(system: System, text: str, method: AbstractMethod, n_steps: int, seed: int) -> Case:
-    """A method that finds its own bias."""
+def adaptive(
+    system: System,
+    text: str,
+    method: AbstractMethod,
+    n_steps: int,
+    seed: int,
+    estimate_of: Callable[[pysamp.Run], tuple[float, float]] | None = None,
+) -> Case:
+    """A method that finds its own bias; ``estimate_of`` is asked of each replica, if given."""
 
     def estimate(n: int) -> Float[np.ndarray, "replicas 2"]:
         run = pysamp.run(method, system.simulation, n_steps, replicas=n, seed=seed, progress=False)
-        return _differences(system, [run])
+        if estimate_of is None:
+            return _differences(system, [run])
+        return np.array([estimate_of(run.replica(replica)) for replica in range(n)])
 
     return Case(system, text, n_steps, estimate)
 
@@ -250,6 +259,13 @@ def _cases() -> dict[str, Case]:
         "double well, ABF": adaptive(DOUBLE_WELL, "ABF on x", ABF(x, grid=GRID_1), 200_000, 12),
         "double well, spectral ABF": adaptive(
             DOUBLE_WELL, "spectral ABF on x", SpectralABF(x, grid=GRID_1), 200_000, 14
+        ),
+        "double well, metadynamics with widths that adapt": adaptive(
+            DOUBLE_WELL,
+            "metadynamics on x, widths that adapt",
+            Metadynamics(x, grid=GRID_1, **{**hills, "sigma": 0.08}, adapt_sigma=100),
+            400_000,
+            51,
         ),
         "double well, FUNN": adaptive(DOUBLE_WELL, "FUNN on x", FUNN(x, grid=GRID_1, train_every=5000), 200_000, 52),
         "double well, CFF": adaptive(DOUBLE_WELL, "CFF on x", CFF(x, grid=GRID_1, train_every=5000), 200_000, 53),
