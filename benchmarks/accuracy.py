@@ -37,6 +37,7 @@ from pysamp.methods import (
     MultiUmbrella,
     OPESExpanded,
     OPESExplore,
+    ParallelBiasMetadynamics,
     SpectralABF,
     Unbiased,
 )
@@ -344,6 +345,13 @@ def _cases() -> dict[str, Case]:
         ),
         "periodic, metadynamics": adaptive(
             PERIODIC, "metadynamics on x, y", Metadynamics(torus, grid=GRID_TORUS, **turn), 200_000, 31
+        ),
+        "periodic, parallel bias": adaptive(
+            PERIODIC,
+            "parallel-bias metadynamics on x, y",
+            ParallelBiasMetadynamics(torus, grid=GRID_TORUS, **turn),
+            200_000,
+            55,
         ),
         "periodic, ABF": adaptive(PERIODIC, "ABF on x, y", ABF(torus, grid=GRID_TORUS), 400_000, 32),
         "periodic, spectral ABF": adaptive(
