@@ -37,6 +37,7 @@ from pysamp.methods import (
     MultiUmbrella,
     OPESExpanded,
     OPESExplore,
+    ParallelBiasMetadynamics,
     SpectralABF,
     Unbiased,
 )
@@ -134,12 +135,21 @@ def _differences(system: System, runs: Sequence[pysamp.Run], **options) -> Float
     return np.array(found)
 
 
-def adaptive(system: System, text: str, method: AbstractMethod, n_steps: int, seed: int) -> Case:
-    """A method that finds its own bias."""
+def adaptive(
+    system: System,
+    text: str,
+    method: AbstractMethod,
+    n_steps: int,
+    seed: int,
+    estimate_of: Callable[[pysamp.Run], tuple[float, float]] | None = None,
+) -> Case:
+    """A method that finds its own bias; ``estimate_of`` is asked of each replica, if given."""
 
     def estimate(n: int) -> Float[np.ndarray, "replicas 2"]:
         run = pysamp.run(method, system.simulation, n_steps, replicas=n, seed=seed, progress=False)
-        return _differences(system, [run])
+        if estimate_of is None:
+            return _differences(system, [run])
+        return np.array([estimate_of(run.replica(replica)) for replica in range(n)])
 
     return Case(system, text, n_steps, estimate)
 
@@ -251,6 +261,13 @@ def _cases() -> dict[str, Case]:
         "double well, spectral ABF": adaptive(
             DOUBLE_WELL, "spectral ABF on x", SpectralABF(x, grid=GRID_1), 200_000, 14
         ),
+        "double well, metadynamics with widths that adapt": adaptive(
+            DOUBLE_WELL,
+            "metadynamics on x, widths that adapt",
+            Metadynamics(x, grid=GRID_1, **{**hills, "sigma": 0.08}, adapt_sigma=100),
+            400_000,
+            51,
+        ),
         "double well, FUNN": adaptive(DOUBLE_WELL, "FUNN on x", FUNN(x, grid=GRID_1, train_every=5000), 200_000, 52),
         "double well, CFF": adaptive(DOUBLE_WELL, "CFF on x", CFF(x, grid=GRID_1, train_every=5000), 200_000, 53),
         "double well, eABF": adaptive(
@@ -328,6 +345,13 @@ def _cases() -> dict[str, Case]:
         ),
         "periodic, metadynamics": adaptive(
             PERIODIC, "metadynamics on x, y", Metadynamics(torus, grid=GRID_TORUS, **turn), 200_000, 31
+        ),
+        "periodic, parallel bias": adaptive(
+            PERIODIC,
+            "parallel-bias metadynamics on x, y",
+            ParallelBiasMetadynamics(torus, grid=GRID_TORUS, **turn),
+            200_000,
+            55,
         ),
         "periodic, ABF": adaptive(PERIODIC, "ABF on x, y", ABF(torus, grid=GRID_TORUS), 400_000, 32),
         "periodic, spectral ABF": adaptive(

@@ -41,7 +41,7 @@ METHODS = {
     "meta-eABF": ExtendedABF([PHI, PSI], grid=SURFACE, sigma=0.15, tau=0.2, hills=HILLS),
     "OPES": OPES([PHI, PSI], barrier=50.0, sigma=0.25, stride=500, grid=torus(100)),
     "umbrella sampling": UmbrellaSampling(
-        [PHI, PSI], centers=torus(24).points.reshape(-1, 2), kspring=150.0, pull_steps=2000
+        [PHI, PSI], centers=torus(18).points.reshape(-1, 2), kspring=100.0, pull_steps=2000
     ),
 }
 

@@ -51,6 +51,8 @@ def _log_weights(
             f"The run has no bias yet, which begins after {n_steps} steps: {method.n_observations} samples (n_observations) "
             f"every {int(method.stride)} steps (stride). Run longer: pysamp.run(result, generate_context, ...)."
         )
+    for state in states:
+        method.check_room(np.asarray(state.counts))
     logged_xi(run, method)
     energies = np.asarray(run.log["method_energy"].values, dtype=np.float64)[..., place_of(run, method)]
     n_replicas, n_samples = energies.shape

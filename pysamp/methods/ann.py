@@ -16,7 +16,7 @@ from ._frequency import energy_residuals, with_sweep
 from ._network import SCALE, Network, as_layers, train
 from .abf import place_in
 from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid
-from .fitted_force import value_and_gradient
+from .fitted_force import value_and_gradient, written_over
 
 __all__ = ["ANN", "ANNState"]
 
@@ -205,14 +205,17 @@ class ANN(AbstractMethod[ANNState]):
         full = n_sweeps == _N_BLOCKS * state.block_length
         merged = state.counts[:, 0::2] + state.counts[:, 1::2]
         merged = jnp.concatenate([merged, jnp.zeros_like(merged)], axis=1)
+        merged, denominators, table = jax.lax.optimization_barrier(
+            (jnp.where(full, merged, state.counts), denominators, -scale * network.at_nodes(trained[:-1]))
+        )
         return ANNState(
-            counts=jnp.where(full, merged, state.counts),
+            counts=written_over(state.counts, merged),
             block_length=jnp.where(full, 2 * state.block_length, state.block_length),
             networks=jax.lax.dynamic_update_slice(state.networks, jnp.stack(ends), (row, jnp.zeros_like(row))),
             n_sweeps=n_sweeps,
             n_inside=jnp.zeros_like(state.n_inside),
             decay=trained[-1],
-            denominators=denominators,
-            table=-scale * network.at_nodes(trained[:-1]),
+            denominators=written_over(state.denominators, denominators),
+            table=written_over(state.table, table),
             outside=state.outside,
         )

@@ -54,6 +54,8 @@ class CFF(AbstractNetworkForce):
         One pass of WHAM: Kumar et al., J. Comput. Chem. 13, 1011 (1992), doi 10.1002/jcc.540130812.
     """
 
+    __init__ = AbstractNetworkForce.__init__
+
     def first_fit(self) -> dict[str, Float[np.ndarray, " _"]]:
         """Parameters of a network that is zero, and no samples."""
         empty = np.zeros(self.grid.size)

@@ -17,6 +17,7 @@ from .base import as_cvs, as_stride, per_cv, periodic_difference, periods_of
 __all__ = ["AbstractExpansion", "MultiUmbrella", "Multithermal"]
 
 _ROOM = 64  # temperatures, where their number is found during the run
+_MANY = 10**9  # more than that is the same
 
 
 class AbstractExpansion(eqx.Module):
@@ -38,7 +39,7 @@ class AbstractExpansion(eqx.Module):
         r"""$\Delta u_\lambda$ of each of ``count`` states at ``xi``, and inf for the room that is left."""
 
     def count(self, samples: Float[Array, "m n"], kT: Float[Array, ""]) -> Int[Array, ""]:
-        """Number of states, from CVs sampled without bias."""
+        """Number of states, from CVs sampled without bias; more than ``room`` if that many are needed."""
         del kT
         return jnp.full((), self.room, dtype=jnp.int64)
 
@@ -65,7 +66,7 @@ class Multithermal(AbstractExpansion):
     Args:
         kT: lowest and highest thermal energy [energy]; in OpenMM's unit 0.00831446 kJ/mol times the temperature in K.
         n: number of temperatures; None to have it found from the fluctuations of the energy in the steps without bias, so
-            that at neighbouring temperatures half of the samples count (64 at most).
+            that at neighbouring temperatures half of the samples count; the run stops with an error if that takes more than 64.
 
     Raises:
         InvalidInputError: if the range is not one, or ``n`` is below 2.
@@ -108,7 +109,7 @@ class Multithermal(AbstractExpansion):
         capacity = jnp.var(samples[:, 0]) / kT**2
         low, high = (jnp.asarray(value) for value in self.limits)
         steps = jnp.ceil(jnp.log(high / low) * jnp.sqrt(capacity / jnp.log(2.0)))
-        return jnp.clip(steps + 1, 2, _ROOM).astype(jnp.int64)
+        return jnp.clip(steps + 1, 2, _MANY).astype(jnp.int64)
 
     def differences(self, xi: Float[Array, " n"], kT: Float[Array, ""], count: Int[Array, ""]) -> Float[Array, " room"]:
         """(1/kT_i - 1/kT) U."""

@@ -98,6 +98,19 @@ class AbstractFittedForce(AbstractMethod[FittedForceState]):
         return {"outside": state.samples.outside.astype(float)}
 
 
+def written_over(old: Array, new: Array) -> Array:
+    """``new``, in the memory of ``old``.
+
+    If a seldom taken branch returned an array of its own, XLA would copy the old one at every step in the other branch. It
+    writes parts of an array in place, but not the whole.
+    """
+    half = len(old) // 2 if old.ndim else 0
+    if not half:
+        return new
+    first, second = (0,) * old.ndim, (half,) + (0,) * (old.ndim - 1)
+    return jax.lax.dynamic_update_slice(jax.lax.dynamic_update_slice(old, new[:half], first), new[half:], second)
+
+
 def value_and_gradient(
     grid: Grid, table: Float[Array, " nodes"], xi: Float[Array, " n"]
 ) -> tuple[Float[Array, ""], Float[Array, " n"]]:

@@ -62,6 +62,8 @@ class FUNN(AbstractNetworkForce):
         Regularisation: MacKay, Neural Comput. 4, 415 (1992), doi 10.1162/neco.1992.4.3.415.
     """
 
+    __init__ = AbstractNetworkForce.__init__
+
     def first_fit(self) -> Float[np.ndarray, " k"]:
         """Parameters of a network that is zero."""
         return Network(self.grid, self.layers).initial()

@@ -73,7 +73,8 @@ class OPESExpanded(AbstractMethod[ExpandedState]):
         cvs: the CVs of all expansions, one after the other.
 
     Raises:
-        InvalidInputError: if there is no expansion, or a number is out of range.
+        InvalidInputError: if there is no expansion, or a number is out of range; during a run, if the number of
+            temperatures that the steps without bias ask for is above 64.
 
     Example:
         >>> import jax.numpy as jnp
@@ -129,6 +130,31 @@ class OPESExpanded(AbstractMethod[ExpandedState]):
             log_sums=jnp.full(self._room, -jnp.inf, dtype=dtype),
             xi=jnp.zeros_like(obs.xi),
         )
+
+    def reserve(self, state: ExpandedState, n_steps: int) -> ExpandedState:
+        """The state as it is.
+
+        Raises:
+            InvalidInputError: if the steps without bias told that more states are needed than there is room for.
+        """
+        del n_steps
+        self.check_room(np.asarray(state.counts))
+        return state
+
+    def check_room(self, counts: Int[np.ndarray, " e"]) -> None:
+        """Raise if an expansion needs more states than it has room for, which only the first samples tell.
+
+        Raises:
+            InvalidInputError: if so.
+        """
+        for expansion, count in zip(self.expansions, counts, strict=True):
+            if count > expansion.room:
+                raise InvalidInputError(
+                    f"{type(expansion).__name__} needs {count} states for as large fluctuations as the {self.n_observations} "
+                    f"samples without bias have, and has room for {expansion.room}. Give a narrower range, or their number: "
+                    f"n={count}, or fewer if neighbouring states may share less than half of their samples. If the first "
+                    "samples were not in equilibrium yet, equilibrate first."
+                )
 
     def truncated(self, state: ExpandedState, n_steps: int) -> ExpandedState:
         """All that the analysis looks at is in the log."""

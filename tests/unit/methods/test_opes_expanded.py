@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp as scipy_logsumexp
 
+import pysamp
+from pysamp.backends import toy
 from pysamp.colvars import Component, DihedralAngle
 from pysamp.errors import InvalidInputError
 from pysamp.methods import HarmonicBias, Multithermal, MultiUmbrella, OPESExpanded
@@ -74,6 +76,35 @@ def test_number_of_temperatures():
     shift = (1.0 / ratio - 1.0) / 2.0
     w = np.exp(-shift * np.random.default_rng(2).normal(size=100_000) * 60.0)
     assert w.sum() ** 2 / (w**2).sum() / len(w) == pytest.approx(0.5, abs=0.03)
+
+
+def test_more_temperatures_than_there_is_room_for():
+    """A heat capacity of some 5000 between kT of 1 and 3; the bias is not made with fewer of them."""
+    energies = 100.0 * np.random.default_rng(1).normal(size=(30, 1))
+    method = OPESExpanded(Multithermal(kT=(1.0, 3.0)), stride=1, n_observations=20)
+    state = taken(method, energies)
+    needed = 1 + int(np.ceil(np.log(3.0) * np.sqrt(np.var(energies[1:21]) / np.log(2.0))))
+    assert needed > 64
+    assert int(state.counts[0]) == needed
+    with pytest.raises(InvalidInputError, match=f"needs {needed} states .* room for 64.* n={needed}"):
+        method.reserve(state, 1000)
+    enough = OPESExpanded(Multithermal(kT=(1.0, 3.0), n=needed), stride=1, n_observations=20)
+    state = taken(enough, energies)
+    assert enough.reserve(state, 1000) is state
+
+
+def test_a_run_that_needs_too_many_temperatures_ends():
+    """At the next chunk after the steps without bias, and in the analysis of one that had no next chunk."""
+
+    def stiff():
+        return toy.Simulation(lambda x: 0.5 * jnp.sum(x**2), np.zeros((300, 3)), timestep=0.3, friction=3.0)
+
+    method = OPESExpanded(Multithermal(kT=(0.2, 5.0)), stride=1, n_observations=20)
+    run = pysamp.run(method, stiff, 100, log_every=1, seed=1, progress=False)
+    with pytest.raises(InvalidInputError, match="room for 64"):
+        pysamp.analysis.expanded_states(run)
+    with pytest.raises(InvalidInputError, match="room for 64"):
+        pysamp.run(run, stiff, 10, progress=False)
 
 
 def test_unused_room_changes_nothing():

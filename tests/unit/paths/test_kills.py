@@ -39,18 +39,19 @@ def kill(process, folder, delay):
 @pytest.mark.kill
 @pytest.mark.parametrize("n_kills", [2, pytest.param(10, marks=pytest.mark.validation)])
 @pytest.mark.parametrize("engine", ["toy", pytest.param("openmm", marks=[pytest.mark.openmm, pytest.mark.validation])])
-def test_killed_forward_flux_equals_one_that_was_not(engine, n_kills, tmp_path):
+@pytest.mark.parametrize("script", ["killed_flux.py", "killed_string.py"])
+def test_killed_equals_one_that_was_not(script, engine, n_kills, tmp_path):
     if engine == "openmm":
         pytest.importorskip("openmm")
-    folder = tmp_path / "flux.ckpt"
-    assert start("killed_flux.py", engine, "", tmp_path / "whole.npz").wait() == 0
+    folder = tmp_path / "path.ckpt"
+    assert start(script, engine, "", tmp_path / "whole.npz").wait() == 0
     delays = random.Random(n_kills)
     n_killed = sum(
-        kill(start("killed_flux.py", engine, folder, tmp_path / "resumed.npz"), folder, delays.uniform(0.0, 0.1))
+        kill(start(script, engine, folder, tmp_path / "resumed.npz"), folder, delays.uniform(0.0, 0.1))
         for _ in range(n_kills)
     )
-    assert n_killed == n_kills, "the run was too short to be killed: let it do more trials"
-    assert start("killed_flux.py", engine, folder, tmp_path / "resumed.npz").wait() == 0
+    assert n_killed == n_kills, "the run was too short to be killed: let it do more"
+    assert start(script, engine, folder, tmp_path / "resumed.npz").wait() == 0
     with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "resumed.npz") as resumed:
         assert set(whole) == set(resumed)
         for name in whole:
