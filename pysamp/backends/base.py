@@ -2,8 +2,9 @@
 
 import abc
 import importlib
-import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -162,14 +163,14 @@ class LoopBound(Bound):
 
 @describe.dispatch
 def _describe_unknown(simulation: object, /) -> System:
-    _import_backend(simulation)
-    return describe(simulation)
+    with _backend_imported(simulation):
+        return describe(simulation)
 
 
 @bind.dispatch
 def _bind_unknown(simulation: object, sampler: Sampler, /, *, seed: int | None = None) -> Bound:
-    _import_backend(simulation)
-    return bind(simulation, sampler, seed=seed)
+    with _backend_imported(simulation):
+        return bind(simulation, sampler, seed=seed)
 
 
 @bind.dispatch
@@ -182,20 +183,32 @@ def _stack_unknown(first: object, others: list, /) -> None:
     del first, others
 
 
-def _import_backend(simulation: Any) -> None:
-    """Import the backend of the package that ``simulation`` comes from.
+@contextmanager
+def _backend_imported(simulation: Any) -> Iterator[None]:
+    """Import the backend of the package that ``simulation`` comes from, to ask it once more. Several threads may do so at once.
 
     Raises:
-        UnsupportedError: if there is none, or it is there already and does not know this type.
+        UnsupportedError: if there is none, or it was imported and does not know this type.
     """
     kind = type(simulation)
     module = _BACKENDS.get(kind.__module__.partition(".")[0])
-    name = None if module is None else f"{__package__}{module}"
-    if name is None or name in sys.modules:
+    if module is None or getattr(_ASKING, "kind", None) is kind:
         raise UnsupportedError(
             f"generate_context returned {simulation!r}, a {kind.__module__}.{kind.__qualname__}. It must return an "
             "openmm.app.Simulation, an openmm.Context, a hoomd.Simulation, or a Simulation of "
             "pysamp.backends.jaxmd or pysamp.backends.toy: end the "
             "function with 'return simulation'."
         )
-    importlib.import_module(name)
+    with _IMPORTING:
+        importlib.import_module(f"{__package__}{module}")
+        for function in (describe, bind, stack):
+            _ = function.methods  # what the module registered takes effect here, in one thread
+    _ASKING.kind = kind
+    try:
+        yield
+    finally:
+        _ASKING.kind = None
+
+
+_IMPORTING = threading.Lock()
+_ASKING = threading.local()  # which type of simulation a thread asks the backends about, having imported them

@@ -302,3 +302,39 @@ def test_unbiased_runs_on_with_a_cv_that_is_not_finite(systems, route):
             assert "CV" in str(error)  # noqa: PT017
         else:
             assert np.isnan(rows[0, -1, 1])
+
+
+FIRST_USE = """
+    import sys
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    import openmm
+
+    from pysamp.api import describe
+
+    def context():
+        system = openmm.System()
+        system.addParticle(1.0)
+        integrator = openmm.LangevinMiddleIntegrator(300, 1, 0.002)
+        return openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+
+    contexts = [context() for _ in range(8)]
+    for c in contexts:
+        c.setPositions([[0, 0, 0]])
+    together = threading.Barrier(len(contexts))
+
+    def use(c):
+        together.wait()
+        return len(describe(c).masses)
+
+    sys.setswitchinterval(1e-6)
+    with ThreadPoolExecutor(len(contexts)) as executor:
+        assert list(executor.map(use, contexts)) == [1] * len(contexts)
+    print("fine")
+"""
+
+
+def test_several_threads_use_the_backend_first():
+    """While one of them imports it, the others do not take it for one that does not know them."""
+    check_process(FIRST_USE)
