@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -202,7 +202,7 @@ def _backend_imported(simulation: Any) -> Iterator[None]:
     with _IMPORTING:
         importlib.import_module(f"{__package__}{module}")
         for function in (describe, bind, stack):
-            _ = function.methods  # what the module registered takes effect here, in one thread
+            _ = cast(Any, function).methods  # what the module registered takes effect here, in one thread
     _ASKING.kind = kind
     try:
         yield

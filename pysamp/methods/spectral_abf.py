@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
@@ -208,7 +209,19 @@ def _default_modes(n_bins: int, periodic: bool) -> int:
 
 
 def _product(array: Float[Array, "..."], factors: Sequence[Float[np.ndarray, "_ _"]]) -> Float[Array, "..."]:
-    """Each axis of an array multiplied by a matrix of its own."""
+    """Each axis of an array multiplied by a matrix of its own.
+
+    As loops: for a product of large matrices XLA calls a library, and with a call the step is no longer one function, in which
+    nothing is copied.
+    """
     for d, factor in enumerate(factors):
-        array = jnp.moveaxis(jnp.tensordot(factor, array, axes=(1, d)), 0, d)
+        moved = jnp.moveaxis(array, d, 0)
+        rows, columns = moved.reshape(len(moved), -1), jnp.asarray(factor.T)
+
+        def add(k: Array, total: Array, rows: Array = rows, columns: Array = columns) -> Array:
+            column, row = (jax.lax.dynamic_index_in_dim(matrix, k, keepdims=False) for matrix in (columns, rows))
+            return total + column[:, None] * row[None]
+
+        product = jax.lax.fori_loop(0, len(rows), add, jnp.zeros((len(factor), rows.shape[1]), rows.dtype))
+        array = jnp.moveaxis(product.reshape(-1, *moved.shape[1:]), 0, d)
     return array
