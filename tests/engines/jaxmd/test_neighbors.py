@@ -90,6 +90,7 @@ def test_resumed_after_growth(tmp_path):
     assert whole.log.equals(resumed.log)
 
 
+@pytest.mark.validation  # a minute of compilation
 def test_replicas_do_what_they_do_alone():
     """Lists are renewed together, and their sums in another order: equal to what that changes in 100 steps."""
     options = {"log_every": 10, "seed": 3, "progress": False}

@@ -50,4 +50,4 @@ def test_a_string_goes_on_where_it_ended(systems, method, tmp_path):
     np.testing.assert_array_equal(resumed.paths, whole.paths)
     np.testing.assert_array_equal(resumed.gradients, whole.gradients)
     assert np.isfinite(whole.gradients).all()
-    assert len(whole.gradients) == 3
+    assert len(whole.gradients) > 2  # iterations

@@ -25,8 +25,11 @@ def method(**changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"bias_factor": None, "height": 0.1}, {"adapt_sigma": 5, "sigma": 0.08}],
-    ids=["tempered", "standard", "adaptive widths"],
+    [
+        pytest.param({}, id="tempered", marks=pytest.mark.validation),
+        pytest.param({"bias_factor": None, "height": 0.1}, id="standard", marks=pytest.mark.validation),
+        pytest.param({"adapt_sigma": 5, "sigma": 0.08}, id="adaptive widths"),
+    ],
 )
 def test_difference_and_its_error(changes):
     """60 ideal runs of 600 hills: no bias, and intervals that cover what they claim. Using only the final bias fails both.
