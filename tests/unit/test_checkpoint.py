@@ -324,7 +324,8 @@ def kill(process, folder, delay):
     ("engine", "package"),
     [
         ("toy", "jax"),
-        *(pytest.param(engine, "openmm", marks=pytest.mark.openmm) for engine in ("openmm", "PythonForce")),
+        pytest.param("openmm", "openmm", marks=pytest.mark.openmm),
+        pytest.param("PythonForce", "openmm", marks=[pytest.mark.openmm, pytest.mark.validation]),
         pytest.param("hoomd", "hoomd", marks=pytest.mark.hoomd),
     ],
 )
