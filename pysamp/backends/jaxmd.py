@@ -142,7 +142,7 @@ class Simulation:
         box = self.state.box if self.has_own_box else self.box
         if box is None:
             return None
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.ensure_compile_time_eval():  # also where a simulation is made under jit
             return np.asarray(rows_of_box(jnp.asarray(np.asarray(box), dtype=jnp.float64)))
 
 
