@@ -92,7 +92,7 @@ class Pairs:
         def evaluate(points: Any, features: Any, fixed: Any) -> Any:
             return _forward(task, points, features, fixed)
 
-        if task.is_number and not jax.tree.leaves((own, other)):  # value and derivative from one walk over the pairs
+        if task.is_number:  # value and derivative from one walk over the pairs
             evaluate.defvjp(
                 lambda *arguments: _with_slopes(task, *arguments),
                 lambda slopes, cotangent: (*jax.tree.map(lambda slope: cotangent * slope, slopes), None),
@@ -149,8 +149,11 @@ class _Task(eqx.Module):
 
     @property
     def is_number(self) -> bool:
-        """Whether it is known to be one number in all."""
-        return self.total and isinstance(self.parity, int)
+        """Whether it is known to be one number in all, and of the vectors alone."""
+        if not self.total or self.parity not in (1, -1):
+            return False
+        one = jax.ShapeDtypeStruct((), jnp.float32)
+        return jax.eval_shape(self.term, (one, one, one), (), ()).shape == ()
 
 
 def _inside(x: Any, cell: Cell, reference: Any, is_tracked: Any) -> Any:
