@@ -41,9 +41,9 @@ _NOT_FUSIBLE: set = set()  # structures of samplers that XLA cannot compile as o
 class AbstractEngine(eqx.Module):
     """An engine that a compiled program can advance; a pytree of whatever it carries through the loop.
 
-    At each stop it hands something over, from which ``unpack`` makes the particles and the kind of stop: FINISHED when the
-    engine has done the steps that it was asked for, NEW_STEP at the first force evaluation of an MD step, SAME_STEP at any
-    further one (barostat trial, inner step of a multiple-time-step integrator).
+    At each stop it hands something over that begins with the kind of stop, and from which ``unpack`` makes the particles:
+    FINISHED when the engine has done the steps that it was asked for, NEW_STEP at the first force evaluation of an MD step,
+    SAME_STEP at any further one (barostat trial, inner step of a multiple-time-step integrator).
 
     Attributes:
         fuse: whether to compile the sampler's step as one function. For engines whose own step is not JAX code: next to
@@ -60,17 +60,17 @@ class AbstractEngine(eqx.Module):
     def advance(self, forces: Any) -> tuple["AbstractEngine", Any]:
         """Give the engine the packed bias forces and let it go on to its next stop."""
 
-    @abc.abstractmethod
     def is_running(self, handed: Any) -> Bool[Array, ""]:
         """Whether the stop is one for forces, not the end."""
+        return handed[0] != FINISHED
 
-    @abc.abstractmethod
     def unpack(self, handed: Any) -> tuple[Int[Array, ""], Particles]:
-        """Kind of the stop, and the particles."""
+        """Kind of the stop, and the particles; for engines that hand over just these, what was handed over."""
+        return handed
 
-    @abc.abstractmethod
     def pack(self, forces: BiasForces) -> Any:
-        """Bias forces in the form that ``advance`` takes."""
+        """Bias forces in the form that ``advance`` takes; the forces as they are, if no other is needed."""
+        return forces
 
     def hold(self, stopped: Bool[Array, " r"]) -> "AbstractEngine":
         """The engine with these of its replicas staying where they are; for engines of several replicas."""

@@ -163,18 +163,6 @@ class Engine(AbstractEngine):
         """Hand over the particles as they are."""
         return self, self._handed((self.remaining > 0) & ~self.overflow)
 
-    def is_running(self, handed: tuple[Int[Array, ""], Particles]) -> Bool[Array, ""]:
-        """Until all steps are done, something is not finite, or a neighbour list is too short."""
-        return handed[0] != FINISHED
-
-    def unpack(self, handed: tuple[Int[Array, ""], Particles]) -> tuple[Int[Array, ""], Particles]:
-        """What was handed over as it is."""
-        return handed
-
-    def pack(self, forces: BiasForces) -> BiasForces:
-        """The forces as they are."""
-        return forces
-
     def advance(self, forces: BiasForces) -> tuple["Engine", tuple[Int[Array, ""], Particles]]:
         """Finish the step that asked for the bias, and begin the next, up to where it asks again."""
         answer = self.answer(forces)

@@ -23,7 +23,7 @@ import hoomd.md
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -31,7 +31,6 @@ from ..api import bind, describe
 from ..callback_loop import CallbackLoop, Places
 from ..errors import InvalidInputError, SimulationError, UnsupportedError
 from ..loop import (
-    FINISHED,
     MAX_ROWS,
     NEW_STEP,
     SAME_STEP,
@@ -247,10 +246,6 @@ class _RelayedEngine(AbstractEngine):
             "pysamp_relay_advance", jax.ShapeDtypeStruct((self.places.size,), jnp.float64), has_side_effect=True
         )
         return self, call(self.address, forces)
-
-    def is_running(self, handed: Float[Array, " m"]) -> Bool[Array, ""]:
-        """Until the run is over."""
-        return handed[0] != FINISHED
 
     def unpack(self, handed: Float[Array, " m"]) -> tuple[Int[Array, ""], Particles]:
         """Kind and particles."""

@@ -24,13 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import openmm
 import openmm.app
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 from openmm import unit
 
 from ..api import bind, describe
 from ..callback_loop import CallbackLoop, Places
 from ..errors import InvalidInputError, PysampWarning, SimulationError, UnsupportedError
-from ..loop import FINISHED, MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop, prefer_synchronous_dispatch
+from ..loop import MAX_ROWS, NEW_STEP, SAME_STEP, AbstractEngine, Loop, prefer_synchronous_dispatch
 from ..sampler import BiasForces, Particles, Sampler
 from ..snapshot import Cell, Snapshot
 from ..system import System
@@ -201,10 +201,6 @@ class _HostEngine(AbstractEngine):
             "pysamp_openmm_advance", jax.ShapeDtypeStruct((size,), jnp.float64), has_side_effect=True
         )
         return self, call(self.address, forces)
-
-    def is_running(self, handed: Float[Array, " m"]) -> Bool[Array, ""]:
-        """Until the steps are done or something went wrong."""
-        return handed[0] != FINISHED
 
     def unpack(self, handed: Float[Array, " m"]) -> tuple[Int[Array, ""], Particles]:
         """Kind, box, positions, velocities."""

@@ -55,10 +55,6 @@ class DeviceEngine(AbstractEngine):
         handed = call(jnp.where(ok, forces, 0.0), slot=np.int64(self.slot))
         return eqx.tree_at(lambda engine: engine.ok, self, ok), handed
 
-    def is_running(self, handed: Float[Array, " m"]) -> Bool[Array, ""]:
-        """Until the steps are done or something went wrong."""
-        return handed[0] != FINISHED
-
     def unpack(self, handed: Float[Array, " m"]) -> tuple[Int[Array, ""], Particles]:
         """Kind, box, positions, velocities."""
         kind = jnp.where(self.ok, handed[0], FINISHED).astype(jnp.int32)

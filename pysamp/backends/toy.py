@@ -127,18 +127,6 @@ class _Engine(AbstractEngine):
         """Hand over the particles as they are."""
         return self, (jnp.where(self.remaining > 0, NEW_STEP, FINISHED).astype(jnp.int32), self._particles())
 
-    def is_running(self, handed: tuple[Int[Array, ""], Particles]) -> Bool[Array, ""]:
-        """Until all steps are done, or something is not finite."""
-        return handed[0] != FINISHED
-
-    def unpack(self, handed: tuple[Int[Array, ""], Particles]) -> tuple[Int[Array, ""], Particles]:
-        """What was handed over as it is."""
-        return handed
-
-    def pack(self, forces: BiasForces) -> BiasForces:
-        """The forces as they are."""
-        return forces
-
     def advance(self, forces: BiasForces) -> tuple["_Engine", tuple[Int[Array, ""], Particles]]:
         """One step under the potential's and the bias forces; a bias that is not finite ends the run."""
         kT, timestep, friction = self.parameters

@@ -10,9 +10,10 @@ than bond-orientational order, which does not mind the orientation. A particle w
 last neighbour leaves, its value jumps, so let the switching function reach far enough for several neighbours at all times.
 """
 
+import abc
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -31,7 +32,32 @@ from .switching import AbstractSwitch
 __all__ = ["FCCOrder", "SimpleCubicOrder", "TetrahedralOrder"]
 
 
-class SimpleCubicOrder(AbstractSwitchedCV, AbstractParticleCV):
+class _AbstractCubicOrder(AbstractSwitchedCV, AbstractParticleCV):
+    """The mean over neighbours of a function of their directions, whose parity the class gives."""
+
+    parity: ClassVar[int] = 1
+
+    @abc.abstractmethod
+    def along(self, x: Any, y: Any, z: Any) -> Any:
+        """The function of the components of unit vectors."""
+
+    @property
+    def invariances(self) -> frozenset[str]:
+        """Translation and images; within one group also permutation."""
+        return super().invariances - {"rotation"}
+
+    def of_particles(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Float[Array, " n"]:
+        """The order of each particle."""
+
+        def term(d: Any, own: Any, other: Any) -> Any:
+            u, _, counts = direction(d, self.switch)
+            return counts * self.along(*u), counts
+
+        total, count = self.pairs(x, cell, lists).sums(term, parity=(self.parity, 1))
+        return divide(total, count)
+
+
+class SimpleCubicOrder(_AbstractCubicOrder):
     r"""How much the neighbours of particles lie along the axes, as in a simple cubic crystal.
 
     $$f = x^4 + y^4 + z^4$$
@@ -73,22 +99,13 @@ class SimpleCubicOrder(AbstractSwitchedCV, AbstractParticleCV):
         self.switch = as_switch(switch, "switch")
         self.above = None if above is None else as_switch(above, "above")
 
-    @property
-    def invariances(self) -> frozenset[str]:
-        """Translation and images; within one group also permutation."""
-        return super().invariances - {"rotation"}
-
-    def of_particles(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Float[Array, " n"]:
-        """The order of each particle."""
-
-        def function(u: Any) -> Any:
-            a, b, c = (v * v for v in u)
-            return a * a + b * b + c * c
-
-        return _mean_over_neighbors(self, function, 1, x, cell, lists)
+    def along(self, x: Any, y: Any, z: Any) -> Any:
+        """F."""
+        a, b, c = x * x, y * y, z * z
+        return a * a + b * b + c * c
 
 
-class FCCOrder(AbstractSwitchedCV, AbstractParticleCV):
+class FCCOrder(_AbstractCubicOrder):
     r"""How much the neighbours of particles lie along the diagonals of the faces, as in a face-centred cubic crystal.
 
     $$f = a\, [x^4 y^4 + y^4 z^4 + z^4 x^4 - \alpha\, x^4 y^4 z^4] + b$$
@@ -135,24 +152,15 @@ class FCCOrder(AbstractSwitchedCV, AbstractParticleCV):
         if not -2717 / 16 < self.alpha < math.inf:
             raise InvalidInputError(f"FCCOrder needs a finite alpha above -169.8, such as 3 or 27; got {self.alpha}.")
 
-    @property
-    def invariances(self) -> frozenset[str]:
-        """Translation and images; within one group also permutation."""
-        return super().invariances - {"rotation"}
-
-    def of_particles(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Float[Array, " n"]:
-        """The order of each particle."""
+    def along(self, x: Any, y: Any, z: Any) -> Any:
+        """F."""
         norm = 2717 + 16 * self.alpha
         a, b = 80080 / norm, 16 * (self.alpha - 143) / norm
-
-        def function(u: Any) -> Any:
-            x, y, z = (v * v * v * v for v in u)
-            return a * (x * y + y * z + z * x - self.alpha * (x * y * z)) + b
-
-        return _mean_over_neighbors(self, function, 1, x, cell, lists)
+        x, y, z = (v * v * v * v for v in (x, y, z))
+        return a * (x * y + y * z + z * x - self.alpha * (x * y * z)) + b
 
 
-class TetrahedralOrder(AbstractSwitchedCV, AbstractParticleCV):
+class TetrahedralOrder(_AbstractCubicOrder):
     r"""How much the neighbours of particles lie along every other diagonal of the cube, as in diamond and zinc blende.
 
     $$f = \frac{\sqrt{3}}{8} \left[(x+y+z)^3 + (x-y-z)^3 + (-x+y-z)^3 + (-x-y+z)^3\right] = 3 \sqrt{3}\, x y z$$
@@ -187,6 +195,8 @@ class TetrahedralOrder(AbstractSwitchedCV, AbstractParticleCV):
         doi 10.1016/j.cpc.2013.09.018 (PLUMED, where it is ``TETRAHEDRAL``).
     """
 
+    parity: ClassVar[int] = -1
+
     atoms: type_of_points = eqx.field(static=True)
     centers: type_of_range = eqx.field(static=True)
     neighbors: type_of_range = eqx.field(static=True)
@@ -199,25 +209,6 @@ class TetrahedralOrder(AbstractSwitchedCV, AbstractParticleCV):
         self.switch, self.normalized = as_switch(switch, "switch"), bool(normalized)
         self.above = None if above is None else as_switch(above, "above")
 
-    @property
-    def invariances(self) -> frozenset[str]:
-        """Translation and images; within one group also permutation."""
-        return super().invariances - {"rotation"}
-
-    def of_particles(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]) -> Float[Array, " n"]:
-        """The order of each particle."""
-        factor = 3.0 * math.sqrt(3.0) if self.normalized else 24.0
-        return _mean_over_neighbors(self, lambda u: factor * u[0] * u[1] * u[2], -1, x, cell, lists)
-
-
-def _mean_over_neighbors(
-    cv: Any, function: Callable, parity: int, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList]
-) -> Float[Array, " n"]:
-    """The mean of a function of the directions of neighbours, of the given parity, for each particle."""
-
-    def term(d: Any, own: Any, other: Any) -> Any:
-        u, _, counts = direction(d, cv.switch)
-        return counts * function(u), counts
-
-    total, count = cv.pairs(x, cell, lists).sums(term, parity=(parity, 1))
-    return divide(total, count)
+    def along(self, x: Any, y: Any, z: Any) -> Any:
+        """F."""
+        return (3.0 * math.sqrt(3.0) if self.normalized else 24.0) * x * y * z

@@ -40,15 +40,6 @@ class Wells(AbstractEngine):
         engine = Wells(x, v, self.step + moves, self.remaining - moves, again)
         return engine, engine._hand_over()
 
-    def is_running(self, handed: tuple[Array, Particles]) -> Bool[Array, ""]:
-        return handed[0] != FINISHED
-
-    def unpack(self, handed: tuple[Array, Particles]) -> tuple[Int[Array, ""], Particles]:
-        return handed
-
-    def pack(self, forces: BiasForces) -> BiasForces:
-        return forces
-
     def _hand_over(self) -> tuple[Int[Array, ""], Particles]:
         kind = jnp.where(self.again, SAME_STEP, NEW_STEP)
         return jnp.where(self.remaining > 0, kind, FINISHED).astype(jnp.int32), Particles(self.x, None, self.v)
