@@ -57,7 +57,7 @@ METHODS: dict[str, AbstractMethod] = {
         CVS, height=1.2, sigma=0.35, stride=500, bias_factor=10, grid=GRID
     ),
     "ABF": ABF(CVS, grid=GRID),
-    "SpectralABF": SpectralABF(CVS, grid=GRID),
+    "SpectralABF": SpectralABF(CVS, grid=GRID, fit_every=TRAIN_EVERY),
     "ANN": ANN(CVS, grid=GRID, train_every=TRAIN_EVERY),
     "FUNN": FUNN(CVS, grid=GRID, train_every=TRAIN_EVERY),
     "CFF": CFF(CVS, grid=GRID, train_every=TRAIN_EVERY),

@@ -60,31 +60,35 @@ def step_walkers(
     """
     lists = jax.vmap(lambda lists, particles: sampler.renewed(lists, particles))(state.lists, particles)
 
-    def observed(key: Any, particles: Particles, lists: Any) -> tuple[Any, Any]:
-        return sampler.observe(eqx.tree_at(lambda s: s.key, state, key), particles, lists)
+    def observed(own: tuple[Any, Any], particles: Particles, lists: Any) -> tuple[Any, Any]:
+        return sampler.observe(eqx.tree_at(lambda s: (s.key, s.forces), state, own), particles, lists)
 
-    observations = jax.vmap(lambda *args: observed(*args)[0])(state.key, particles, lists)
+    each = state.key, state.forces
+    observations = jax.vmap(lambda *args: observed(*args)[0])(each, particles, lists)
     methods = []
     for method, old, obs in zip(sampler.methods, state.methods, observations, strict=True):
         # the time is common to all: methods have branches that depend on it
         obs = eqx.tree_at(lambda o: (o.step, o.kT, o.timestep), obs, (state.step, obs.kT[0], obs.timestep[0]))
         methods.append(jax.lax.cond(is_step, lambda m=method, s=old, o=obs: m.update_shared(s, o), lambda s=old: s))
 
-    def biased(key: Any, particles: Particles, lists: Any, methods: Any) -> tuple[Array, Array, BiasForces]:
-        own, pullbacks = observed(key, particles, lists)  # what was computed above; XLA finds that out
+    def biased(each: Any, particles: Particles, lists: Any, methods: Any) -> tuple[Array, Array, Array, BiasForces]:
+        own, pullbacks = observed(each, particles, lists)  # what was computed above; XLA finds that out
         biases = [m.bias(s, o) for m, s, o in zip(sampler.methods, methods, own, strict=True)]
         xi = jnp.concatenate([o.xi for o in own])
-        return xi, jnp.stack([bias.energy for bias in biases]), sampler.assemble(biases, pullbacks, particles)
+        forces = jnp.concatenate([bias.force for bias in biases])
+        energies = jnp.stack([bias.energy for bias in biases])
+        return xi, forces, energies, sampler.assemble(biases, pullbacks, particles)
 
     axes = replica_axes(sampler, state).methods
-    xi, energies, forces = jax.vmap(biased, in_axes=(0, 0, 0, axes))(state.key, particles, lists, tuple(methods))
+    xi, applied, energies, forces = jax.vmap(biased, in_axes=(0, 0, 0, axes))(each, particles, lists, tuple(methods))
     after = eqx.tree_at(
-        lambda s: (s.step, s.methods, s.xi, s.energies, s.lists),
+        lambda s: (s.step, s.methods, s.xi, s.forces, s.energies, s.lists),
         state,
         (
             state.step + jnp.asarray(is_step, dtype=state.step.dtype),
             tuple(methods),
             jnp.where(is_step, xi, state.xi),
+            jnp.where(is_step, applied, state.forces),
             jnp.where(is_step, energies, state.energies),
             lists,
         ),

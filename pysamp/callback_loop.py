@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .loop import Log, Loop, as_one_function, take_turn
+from .loop import Log, Loop, as_one_function, learned, take_turn
 from .sampler import Particles, SamplerState
 
 __all__ = ["CallbackLoop", "Places"]
@@ -200,7 +200,13 @@ class CallbackLoop:
     ) -> tuple[Array, list[Array], Float[Array, " f"]]:
         Loop.n_traces += 1
         kept, carried = handed, (small, large)
-        return as_one_function(self._turn, kept, carried) if fuse else self._turn(kept, carried)
+        small, large, forces = as_one_function(self._turn, kept, carried) if fuse else self._turn(kept, carried)
+        sampler = self._loop.sampler
+        if sampler.learns:
+            state, log = self._unpack(small, large)
+            state = learned(sampler, state, handed[0].astype(jnp.int32), self._places.particles(handed))
+            small, large = self._pack(jax.tree.leaves((state, log)))
+        return small, large, forces
 
     def _turn(
         self, handed: Float[Array, " m"], packed: tuple[Array, list[Array]]

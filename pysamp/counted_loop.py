@@ -1,7 +1,8 @@
 """The compiled loop for engines on a GPU: so many turns, whatever the engine hands over, and no branches.
 
 On a GPU a ``while`` whose condition is computed makes the host wait for it at every turn, and so does a branch. So the turns
-are counted, in blocks of a fixed number that XLA knows, and both sides of each branch are computed and one is selected.
+are counted, in blocks of a fixed number that XLA knows, and both sides of each branch are computed and one is selected. Methods
+that learn, which takes too long for that, are waited for.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from .loop import AbstractEngine, Engine, Log, Loop, take_turn
+from .loop import AbstractEngine, Engine, Log, Loop, learned, take_turn
 from .sampler import Sampler, SamplerState
 
 __all__ = ["run_counted"]
@@ -73,6 +74,7 @@ def _run_turns(
         state, log, forces = _without_branches(
             lambda *args: take_turn(sampler, args[0], args[1], args[2], args[3], log_every), state, log, kind, particles
         )
+        state = learned(sampler, state, kind, particles)
         engine, handed = engine.advance(engine.pack(forces))
         return (state, engine, handed, log), None
 

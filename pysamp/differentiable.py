@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from .backends.jaxmd import Simulation, begun, forces
 from .errors import InvalidInputError, UnsupportedError
 from .loop import replica_axes
 from .methods.base import AbstractMethod
-from .sampler import Particles, Sampler, SamplerState, as_methods
+from .sampler import BiasForces, Particles, Sampler, SamplerState, as_methods
 
 __all__ = ["Trajectory", "simulate"]
 
@@ -104,7 +105,7 @@ def simulate(
         _check_differentiable(sampler, first, jax.tree.map(lambda leaf: leaf[0], start.particles()))
         state = eqx.tree_at(lambda s: s.step, jax.tree.map(lambda leaf: leaf[None], first), first.step)
         axes = replica_axes(sampler, state)
-        step = jax.vmap(sampler.step, in_axes=(axes, 0), out_axes=(axes, 0))
+        step = jax.vmap(partial(_step, sampler), in_axes=(axes, 0), out_axes=(axes, 0))
 
         def parts(engine: Any) -> tuple:
             return engine.moving, engine.fresh, engine.overflow, engine.remaining, engine.n_steps
@@ -156,11 +157,16 @@ def simulate(
         return jax.tree.map(lambda leaf: _poisoned(leaf, failed), result)
 
 
+def _step(sampler: Sampler, state: SamplerState, particles: Particles) -> tuple[SamplerState, BiasForces]:
+    state, bias = sampler.step(state, particles)
+    return sampler.learned(state, particles), bias
+
+
 def _check_differentiable(sampler: Sampler, state: SamplerState, particles: Particles) -> None:
     """Trace the derivative of one step, since JAX says only later, and not of which method, that there is none."""
 
     def total(values: tuple[SamplerState, Particles]) -> Array:
-        leaves = jax.tree.leaves(sampler.step(*values))
+        leaves = jax.tree.leaves(_step(sampler, *values))
         return sum((leaf.sum() for leaf in leaves if eqx.is_inexact_array(leaf)), jnp.zeros(()))
 
     try:

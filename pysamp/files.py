@@ -316,11 +316,10 @@ def _state_template(run_methods: Sequence[AbstractMethod]) -> SamplerState:
         states = []
         for item in run_methods:
             xi = jnp.zeros(item.n_cvs)
-            states.append(item.init(Observation(xi, step, one, key, xi, one)))
-        n = sum(item.n_cvs for item in run_methods)
-        energies = jnp.zeros(len(run_methods))
+            states.append(item.init(Observation(xi, step, one, key, xi, xi, one)))
+        xi, energies = jnp.zeros(sum(item.n_cvs for item in run_methods)), jnp.zeros(len(run_methods))
         return SamplerState(
-            step, jax.random.key_data(key), tuple(states), jnp.zeros(n), energies, no_lists(run_methods)
+            step, jax.random.key_data(key), tuple(states), xi, jnp.zeros_like(xi), energies, no_lists(run_methods)
         )
 
     with jax.enable_x64(True):

@@ -139,6 +139,23 @@ def take_turn(
     return state, jax.lax.cond(due, write, lambda: log), forces
 
 
+def learned(
+    sampler: Sampler, state: SamplerState, kind: Array, particles: Particles, *, batched: bool = False
+) -> SamplerState:
+    """The state after a turn, when those methods have learned that are due.
+
+    As a loop of at most one turn: where a branch is not taken, XLA copies what it would have replaced.
+    """
+    if not sampler.learns:
+        return state
+    learn = lambda state: sampler.learned(state, particles)  # noqa: E731
+    if batched:
+        axes = replica_axes(sampler, state)
+        learn = lambda state: jax.vmap(sampler.learned, in_axes=(axes, 0), out_axes=axes)(state, particles)  # noqa: E731
+    due = (kind == NEW_STEP) & sampler.is_due(state)
+    return jax.lax.while_loop(lambda c: c[0], lambda c: (jnp.zeros_like(c[0]), learn(c[1])), (due, state))[1]
+
+
 def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
     """``function(kept, carried)``, which XLA's CPU compiler then makes one function instead of a list of some fifty kernels.
 
@@ -256,6 +273,7 @@ def _run_loop(
         state, log, engine, handed = carry
         kept, carried = (sampler, handed, log_every), (state, log)
         state, log, forces = as_one_function(turn, kept, carried) if fuse else turn(kept, carried)
+        state = learned(sampler, state, *engine.unpack(handed), batched=batched)
         if sampler.stops and batched:
             engine = engine.hold(stopped(state))
         if sampler.stops and not batched:  # the engine stays where it is, at a force evaluation

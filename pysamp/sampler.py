@@ -1,8 +1,7 @@
 """The one pure function that runs once per time step: from particles to biased forces, and the only place with the chain rule."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any
 
@@ -93,6 +92,7 @@ class SamplerState(eqx.Module):
         key: data of the run's random key; a typed key would make every call of a compiled function ten times slower.
         methods: one state per method.
         xi: CVs at the last step, methods one after the other.
+        forces: bias forces on them at the last step [energy / CV unit].
         energies: bias energy of each method at the last step [energy].
         lists: neighbour lists of each method's CVs, of those that want some. They save time only: whatever they hold, the
             bias is the same to rounding.
@@ -102,6 +102,7 @@ class SamplerState(eqx.Module):
     key: UInt32[Array, " w"]
     methods: tuple[Any, ...]
     xi: Float[Array, " n"]
+    forces: Float[Array, " n"]
     energies: Float[Array, " m"]
     lists: type_of_lists = ()
 
@@ -298,6 +299,21 @@ class Sampler(eqx.Module):
         return jnp.any(jnp.stack(flags)) if flags else jnp.zeros((), dtype=bool)
 
     @property
+    def learns(self) -> bool:
+        """Whether a method has more to do now and then than its steps."""
+        return any(method.learns for method in self.methods)
+
+    def is_due(self, state: SamplerState) -> Bool[Array, ""]:
+        """Whether a method is to learn after the step that ``state`` has last seen."""
+        return jnp.any(jnp.stack([method.is_due(state.step) for method in self.methods]))
+
+    def learned(self, state: SamplerState, particles: Particles) -> SamplerState:
+        """The state after a step, when those methods have learned that are due. Before the next step comes."""
+        kT = jnp.asarray(self.kT if particles.kT is None else particles.kT)
+        methods = tuple(m.learned(s, state.step, kT) for m, s in zip(self.methods, state.methods, strict=True))
+        return eqx.tree_at(lambda s: s.methods, state, methods)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Labels of the components of ``SamplerState.xi``."""
         return tuple(label for method in self.methods for label in method.labels)
@@ -310,14 +326,15 @@ class Sampler(eqx.Module):
         """State before the first step; ``particles`` give the methods something to look at."""
         key = jax.random.key(seed)
         xi = [self._xi(i, particles) for i in range(len(self.methods))]
-        step = jnp.zeros((), dtype=jnp.int64)
+        step, none = jnp.zeros((), dtype=jnp.int64), [jnp.zeros_like(value) for value in xi]
         methods = tuple(
-            method.init(Observation(value, step, jnp.asarray(self.kT), key, jnp.zeros_like(value), jnp.ones(())))
-            for method, value in zip(self.methods, xi, strict=True)
+            method.init(Observation(value, step, jnp.asarray(self.kT), key, zero, zero, jnp.ones(())))
+            for method, value, zero in zip(self.methods, xi, none, strict=True)
         )
         lists = self.renewed(no_lists(self.methods), particles)
         energies = jnp.zeros(len(self.methods))
-        return SamplerState(step, jax.random.key_data(key), methods, jnp.concatenate(xi), energies, lists)
+        key = jax.random.key_data(key)
+        return SamplerState(step, key, methods, jnp.concatenate(xi), jnp.concatenate(none), energies, lists)
 
     def particles(self, snapshot: Snapshot) -> Particles:
         """The sampler's particles in a snapshot of the whole system."""
@@ -378,12 +395,14 @@ class Sampler(eqx.Module):
                 )
         biases = [m.bias(s, o) for m, s, o in zip(self.methods, methods, observations, strict=True)]
         xi = jnp.concatenate([obs.xi for obs in observations])
+        forces = jnp.concatenate([bias.force for bias in biases])
         energies = jnp.stack([bias.energy for bias in biases])
         after = SamplerState(
             step=state.step + jnp.asarray(is_step, dtype=state.step.dtype),
             key=state.key,
             methods=tuple(methods),
             xi=jnp.where(is_step, xi, state.xi),
+            forces=jnp.where(is_step, forces, state.forces),
             energies=jnp.where(is_step, energies, state.energies),
             lists=lists,
         )
@@ -454,33 +473,13 @@ class Sampler(eqx.Module):
             )
         return particles.points
 
-    def _xi(
-        self,
-        index: int,
-        particles: Particles,
-        lists: type_of_lists | None = None,
-        all_points: Float[Array, "m 3"] | None = None,
-    ) -> Float[Array, " n"]:
-        cell, values = self.cell(particles.box), []
-        places = self._points(particles) if all_points is None else all_points
-        for k, (cv, points) in enumerate(zip(self.methods[index].cvs, self.points[index], strict=True)):
-            x = points(places, cell)
-            try:
-                value = evaluated(cv, x, cell, () if lists is None else lists[index][k])
-                value = jnp.asarray(value, dtype=jnp.result_type(float))
-            except _NOT_TRACEABLE as error:
-                raise InvalidInputError(
-                    f"The CV {cv.name} is not made of JAX operations, so it has no derivative and cannot be compiled. Use "
-                    f"jax.numpy instead of numpy, and jnp.where instead of if. JAX says: {str(error).splitlines()[0]}"
-                ) from error
-            if value.size != cv.n_components or value.ndim > 1:
-                expected = f"a vector of {cv.n_components}" if cv.n_components > 1 else "a scalar"
-                raise InvalidInputError(
-                    f"The CV {cv.name} must return {expected}, got an array of shape {value.shape}. Reduce it to one "
-                    "number, or name its components: custom(..., components=['x', 'y', ...])."
-                )
-            values.append(value.reshape(-1))
-        return jnp.concatenate(values)
+    def _xi(self, index: int, particles: Particles) -> Float[Array, " n"]:
+        """The CVs of one method."""
+        cell, places = self.cell(particles.box), self._points(particles)
+        return jnp.concatenate([_value(cv, points, places, cell, ()) for cv, points in self._cvs(index)])
+
+    def _cvs(self, index: int) -> list[tuple[AbstractCV, _Points]]:
+        return list(zip(self.methods[index].cvs, self.points[index], strict=True))
 
     def observe(
         self, state: SamplerState, particles: Particles, lists: type_of_lists
@@ -488,17 +487,23 @@ class Sampler(eqx.Module):
         """What each method sees, and for each the map from a force on xi to forces on the atoms, and on the box if wanted."""
         cell = self.cell(particles.box)
         kT = self.kT if particles.kT is None else particles.kT
-        observations, pullbacks = [], []
+        observations, pullbacks, end = [], [], 0
         for i, momenta in enumerate(self.momenta):
+            values, pulls = [], []
+            for k, (cv, points) in enumerate(self._cvs(i)):
 
-            def xi_of(x: Float[Array, "m 3"], *box: Float[Array, "3 3"], i: int = i) -> Float[Array, " n"]:
-                return self._xi(i, replace(particles, box=box[0]) if box else particles, lists, x)
+                def value_of(x: Any, *box: Any, cv: Any = cv, points: Any = points, own: Any = lists[i][k]) -> Any:
+                    return _value(cv, points, x, self.cell(box[0]) if box else cell, own)
 
-            xi, pullback = jax.vjp(xi_of, self._points(particles), *([particles.box] if self.wants_virial else []))
+                value, pull = jax.vjp(value_of, self._points(particles), *([particles.box] * self.wants_virial))
+                values.append(value)
+                pulls.append(pull)
+            xi = jnp.concatenate(values)
             momentum, inverse_mass = jnp.zeros_like(xi), None
             if momenta is not None:
-                unit = jnp.eye(xi.size, dtype=xi.dtype)
-                jacobian, *of_box = (jnp.stack(rows) for rows in zip(*map(pullback, unit), strict=True))
+                units = [jnp.eye(value.size, dtype=xi.dtype) for value in values]
+                rows = [pull(unit) for pull, all in zip(pulls, units, strict=True) for unit in all]
+                jacobian, *of_box = (jnp.stack(parts) for parts in zip(*rows, strict=True))
                 by_atoms = jacobian[:, : len(self.atoms)]
                 if "momentum" in self.methods[i].needs:
                     momentum = momenta(by_atoms, particles, cell)
@@ -508,11 +513,13 @@ class Sampler(eqx.Module):
                     lambda force, all=(jacobian, *of_box): [jnp.sum(force[:, None, None] * j, axis=0) for j in all]
                 )
             else:
-                pullbacks.append(pullback)
+                pullbacks.append(partial(_pulled, pulls, [value.size for value in values]))
             key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), i)
             timestep = self.timestep if self.momentum_timestep is None else self.momentum_timestep
+            end += xi.size
+            last = state.forces[end - xi.size : end]
             observations.append(
-                Observation(xi, state.step, jnp.asarray(kT), key, momentum, jnp.asarray(timestep), inverse_mass)
+                Observation(xi, state.step, jnp.asarray(kT), key, momentum, last, jnp.asarray(timestep), inverse_mass)
             )
         return observations, pullbacks
 
@@ -529,6 +536,33 @@ class Sampler(eqx.Module):
             f = jnp.concatenate([forces, *on_box])
             virial = jnp.sum(r[:, :, None] * f[:, None, :], axis=0)
         return BiasForces(energy, forces, virial, slope)
+
+
+def _value(
+    cv: AbstractCV, points: _Points, places: Any, cell: Cell, lists: tuple[NeighborList, ...]
+) -> Float[Array, " n"]:
+    """A CV's components."""
+    try:
+        value = jnp.asarray(evaluated(cv, points(places, cell), cell, lists), dtype=jnp.result_type(float))
+    except _NOT_TRACEABLE as error:
+        raise InvalidInputError(
+            f"The CV {cv.name} is not made of JAX operations, so it has no derivative and cannot be compiled. Use "
+            f"jax.numpy instead of numpy, and jnp.where instead of if. JAX says: {str(error).splitlines()[0]}"
+        ) from error
+    if value.size != cv.n_components or value.ndim > 1:
+        expected = f"a vector of {cv.n_components}" if cv.n_components > 1 else "a scalar"
+        raise InvalidInputError(
+            f"The CV {cv.name} must return {expected}, got an array of shape {value.shape}. Reduce it to one "
+            "number, or name its components: custom(..., components=['x', 'y', ...])."
+        )
+    return value.reshape(-1)
+
+
+def _pulled(pulls: Sequence[Callable], sizes: Sequence[int], force: Float[Array, " n"]) -> list[Array]:
+    """Forces on the CVs of a method as forces on the atoms, and on the box."""
+    ends = np.cumsum(sizes)
+    of_cvs = [pull(force[end - n : end]) for pull, n, end in zip(pulls, sizes, ends, strict=True)]
+    return [reduce(add, parts) for parts in zip(*of_cvs, strict=True)]
 
 
 def no_lists(methods: Sequence[AbstractMethod]) -> type_of_lists:

@@ -1,6 +1,6 @@
 """Adaptive biasing force."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -101,13 +101,12 @@ class ABF(AbstractMethod[ABFState]):
 
     def update(self, state: ABFState, obs: Observation) -> ABFState:
         """Add the force since the last step to the bin of the last step."""
-        return collect(self.grid, state, obs, lambda sums: self._bias_in(sums, state.place))
+        return collect(self.grid, state, obs)
 
     def update_shared(self, state: ABFState, obs: Observation) -> ABFState:
         """Add the forces of all walkers since the last step to the bins where they were."""
         sums, block_length = with_free_block(state.sums, state.block_length, obs.step)
-        applied = jax.vmap(lambda place: self._bias_in(sums, place))(state.place)
-        force = (obs.momentum - state.momentum) / obs.timestep - applied
+        force = (obs.momentum - state.momentum) / obs.timestep - obs.applied
         samples = jnp.concatenate([force, jnp.ones_like(force[:, :1])], axis=1)
         samples = jnp.where(state.place[:, None] >= 0, samples, 0.0)
         block = state.n_steps // block_length
@@ -117,17 +116,12 @@ class ABF(AbstractMethod[ABFState]):
 
         sums, _ = jax.lax.scan(add, sums, (state.place, samples))
         place, outside = jax.vmap(lambda xi: place_in(self.grid, xi))(obs.xi)
+        place = jnp.where(outside, -1, place).astype(state.place.dtype)
+        outside = state.outside + jnp.sum(outside)
         return eqx.tree_at(
             lambda s: (s.sums, s.block_length, s.n_steps, s.place, s.momentum, s.outside),
             state,
-            (
-                sums,
-                block_length,
-                state.n_steps + 1,
-                jnp.where(outside, -1, place).astype(state.place.dtype),
-                obs.momentum,
-                state.outside + jnp.sum(outside),
-            ),
+            (sums, block_length, state.n_steps + 1, place, obs.momentum, outside),
         )
 
     def bias(self, state: ABFState, obs: Observation) -> Bias:
@@ -173,15 +167,10 @@ def until(state: ABFState, n_steps: int) -> ABFState:
     return eqx.tree_at(lambda s: (s.sums, s.n_steps), state, (sums, kept))
 
 
-def collect(
-    grid: Grid,
-    state: ABFState,
-    obs: Observation,
-    applied: Callable[[Float[Array, "bins blocks m"]], Float[Array, " n"]],
-) -> ABFState:
-    """Add the force since the last step, less the bias that was ``applied`` then, to the bin of the last step."""
+def collect(grid: Grid, state: ABFState, obs: Observation) -> ABFState:
+    """Add the force since the last step, less the bias, to the bin of the last step."""
     sums, block_length = with_free_block(state.sums, state.block_length, obs.step)
-    force = (obs.momentum - state.momentum) / obs.timestep - applied(sums)
+    force = (obs.momentum - state.momentum) / obs.timestep - obs.applied
     sample = jnp.where(state.place >= 0, jnp.append(force, 1.0), 0.0)
     place, outside = place_in(grid, obs.xi)
     return ABFState(

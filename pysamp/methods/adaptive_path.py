@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..colvars.base import AbstractCV, Combination, difference
 from ..colvars.paths import Path, progress
@@ -19,7 +19,7 @@ __all__ = ["AdaptivePath"]
 
 _LOOKS = 50  # samples between two moves of the path, at most; more would hardly be independent
 
-type_of_path = tuple[Float[Array, "m n"], Float[Array, ""], Float[Array, " m"], Float[Array, " m"], Float[Array, "m n"]]
+type_of_seen = tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, "m n"]]
 
 
 class AdaptivePathState(eqx.Module):
@@ -137,6 +137,11 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         """What a bias was given."""
         return next((method.kT for method in self.methods if method.kT is not None), None)
 
+    @property
+    def learns(self) -> bool:
+        """The path does, and maybe a bias."""
+        return True
+
     def init(self, obs: Observation) -> AdaptivePathState:
         """The path as it was given."""
         nodes = jnp.asarray(self.path.nodes, dtype=obs.xi.dtype)
@@ -153,11 +158,26 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         states = tuple(m.update(s, o) for m, s, o in zip(self.methods, state.methods, seen, strict=True))
         energies = [m.bias(s, o).energy for m, s, o in zip(self.methods, states, seen, strict=True)]
         every = jnp.maximum(jnp.asarray(self.stride) // _LOOKS, 1)
-        is_look, due = obs.step % every == 0, (obs.step + 1) % jnp.asarray(self.stride) == 0
-        whole = (state.nodes, state.lam, state.weights, state.fresh, state.drifts)
-        whole = jax.lax.cond(is_look, lambda: self._looked(whole, obs.xi, every), lambda: whole)
-        nodes, lam, weights, fresh, drifts = jax.lax.cond(due, lambda: self._moved(whole), lambda: whole)
-        return AdaptivePathState(nodes, lam, weights, fresh, drifts, along, jnp.stack(energies), states)
+        seen_so_far = (state.weights, state.fresh, state.drifts)
+        weights, fresh, drifts = jax.lax.cond(
+            obs.step % every == 0,
+            lambda: self._looked(state.nodes, seen_so_far, obs.xi, every),
+            lambda: seen_so_far,
+        )
+        return AdaptivePathState(state.nodes, state.lam, weights, fresh, drifts, along, jnp.stack(energies), states)
+
+    def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
+        """When the path is to move, or a bias learns."""
+        return self._is_move(n_steps) | jnp.any(jnp.stack([method.is_due(n_steps) for method in self.methods]))
+
+    def learn(self, state: AdaptivePathState, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> AdaptivePathState:
+        """Move the path, and let the biases learn."""
+        state = jax.lax.cond(self._is_move(n_steps), lambda: self._moved(state), lambda: state)
+        methods = tuple(m.learned(s, n_steps, kT) for m, s in zip(self.methods, state.methods, strict=True))
+        return eqx.tree_at(lambda s: s.methods, state, methods)
+
+    def _is_move(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
+        return n_steps % jnp.asarray(self.stride) == 0
 
     def bias(self, state: AdaptivePathState, obs: Observation) -> Bias:
         """Sum of the biases, their forces taken back to the CVs."""
@@ -200,14 +220,17 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
     def _seen(i: int, obs: Observation, values: Float[Array, " k"]) -> Observation:
         """What a bias sees."""
         key = jax.random.fold_in(obs.key, i)
-        return Observation(values, obs.step, obs.kT, key, jnp.zeros_like(values), obs.timestep)
+        zeros = jnp.zeros_like(values)
+        return Observation(values, obs.step, obs.kT, key, zeros, zeros, obs.timestep)
 
-    def _looked(self, whole: type_of_path, xi: Float[Array, " n"], every: Int[Array, ""]) -> type_of_path:
+    def _looked(
+        self, nodes: Float[Array, "m n"], seen: type_of_seen, xi: Float[Array, " n"], every: Int[Array, ""]
+    ) -> type_of_seen:
         """One more sample."""
-        nodes, lam, weights, fresh, drifts = whole
+        weights, fresh, drifts = seen
         share, displacement = self._projection(xi, nodes)
         weights = weights * 0.5 ** (every / jnp.asarray(self.half_life)) + share
-        return nodes, lam, weights, fresh + share, drifts + share[:, None] * displacement[None]
+        return weights, fresh + share, drifts + share[:, None] * displacement[None]
 
     def _projection(
         self, xi: Float[Array, " n"], nodes: Float[Array, "m n"]
@@ -225,9 +248,9 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         share = jnp.concatenate([chosen * (1 - along), zero]) + jnp.concatenate([zero, chosen * along])
         return share, jnp.sum(chosen[:, None] * displacements, axis=0) * scales[0]
 
-    def _moved(self, whole: type_of_path) -> type_of_path:
+    def _moved(self, state: AdaptivePathState) -> AdaptivePathState:
         """Inner nodes moved by the mean displacement near them, then all at equal distances; lambda for those."""
-        nodes, _, weights, fresh, drifts = whole
+        nodes, weights, fresh, drifts = state.nodes, state.weights, state.fresh, state.drifts
         inner = jnp.arange(len(nodes)) % (len(nodes) - 1) != 0
         mean = drifts / jnp.where(weights > 0, weights, 1.0)[:, None]
         nodes = nodes + jnp.where(inner[:, None], mean, 0.0)
@@ -244,7 +267,11 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         nodes = nodes[:1] + jnp.sum(passed[:, :, None] * sides[None], axis=1)
         first = jnp.asarray(self.path.nodes, dtype=nodes.dtype)
         longer = jnp.sum(self.path.squares_of_neighbours(nodes)) / jnp.sum(self.path.squares_of_neighbours(first))
-        return nodes, jnp.asarray(self.path.lam) / longer, weights, jnp.zeros_like(fresh), jnp.zeros_like(drifts)
+        return eqx.tree_at(
+            lambda s: (s.nodes, s.lam, s.fresh, s.drifts),
+            state,
+            (nodes, jnp.asarray(self.path.lam) / longer, jnp.zeros_like(fresh), jnp.zeros_like(drifts)),
+        )
 
 
 def _is_of(cv: AbstractCV, path: Path) -> bool:

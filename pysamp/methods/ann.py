@@ -1,13 +1,13 @@
 """Artificial neural network sampling: a network learns minus the bias from a histogram."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..colvars.base import AbstractCV
 from ..grids import Grid
@@ -16,7 +16,7 @@ from ._frequency import energy_residuals, with_sweep
 from ._network import SCALE, Network, as_layers, train
 from .abf import place_in
 from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid
-from .fitted_force import value_and_gradient, written_over
+from .fitted_force import value_and_gradient
 
 __all__ = ["ANN", "ANNState"]
 
@@ -103,6 +103,8 @@ class ANN(AbstractMethod[ANNState]):
         WHAM: Kumar et al., J. Comput. Chem. 13, 1011 (1992), doi 10.1002/jcc.540130812.
     """
 
+    learns: ClassVar[bool] = True
+
     cvs: tuple[AbstractCV, ...]
     grid: Grid
     layers: tuple[int, ...] = eqx.field(static=True)
@@ -150,22 +152,15 @@ class ANN(AbstractMethod[ANNState]):
         return eqx.tree_at(lambda s: s.networks, state, jnp.pad(state.networks, ((0, room - present), (0, 0))))
 
     def update(self, state: ANNState, obs: Observation) -> ANNState:
-        """Count the bin of this step; train at the end of a sweep."""
+        """Count the bin of this step."""
         place, outside = place_in(self.grid, obs.xi)
         start = (place, (state.n_sweeps // state.block_length).astype(place.dtype))
         old = jax.lax.dynamic_slice(state.counts, start, (1, 1))
         counts = jax.lax.dynamic_update_slice(state.counts, old + jnp.where(outside, 0.0, 1.0), start)
-        state = eqx.tree_at(
+        return eqx.tree_at(
             lambda s: (s.counts, s.n_inside, s.outside),
             state,
             (counts, state.n_inside + ~outside, state.outside + outside),
-        )
-        due = (obs.step % self.train_every == 0) & (obs.step > 0)
-        # Behind a barrier: if the arrays were only read in the branch, XLA would copy them at every step.
-        return jax.lax.cond(
-            due,
-            lambda: jax.lax.optimization_barrier(self._trained(state, obs)),
-            lambda: jax.lax.optimization_barrier(state),
         )
 
     def bias(self, state: ANNState, obs: Observation) -> Bias:
@@ -189,10 +184,14 @@ class ANN(AbstractMethod[ANNState]):
         """Sweeps that have ended, and steps outside the grid."""
         return {"n_sweeps": state.n_sweeps.astype(float), "outside": state.outside.astype(float)}
 
-    def _trained(self, state: ANNState, obs: Observation) -> ANNState:
-        """The state at the end of a sweep."""
+    def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
+        """At the end of a sweep."""
+        return n_steps % self.train_every == 0
+
+    def learn(self, state: ANNState, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> ANNState:
+        """Unite the sweep with the earlier ones, and train."""
         network = Network(self.grid, self.layers)
-        scale = SCALE * jnp.asarray(obs.kT if self.kT is None else self.kT)
+        scale = SCALE * jnp.asarray(kT if self.kT is None else self.kT)
         row = state.n_sweeps.astype(jnp.int32)
         parameters = jax.lax.dynamic_index_in_dim(state.networks, row, keepdims=False)[:-1]
         n_inside = state.n_inside.astype(parameters.dtype)
@@ -205,17 +204,14 @@ class ANN(AbstractMethod[ANNState]):
         full = n_sweeps == _N_BLOCKS * state.block_length
         merged = state.counts[:, 0::2] + state.counts[:, 1::2]
         merged = jnp.concatenate([merged, jnp.zeros_like(merged)], axis=1)
-        merged, denominators, table = jax.lax.optimization_barrier(
-            (jnp.where(full, merged, state.counts), denominators, -scale * network.at_nodes(trained[:-1]))
-        )
         return ANNState(
-            counts=written_over(state.counts, merged),
+            counts=jnp.where(full, merged, state.counts),
             block_length=jnp.where(full, 2 * state.block_length, state.block_length),
             networks=jax.lax.dynamic_update_slice(state.networks, jnp.stack(ends), (row, jnp.zeros_like(row))),
             n_sweeps=n_sweeps,
             n_inside=jnp.zeros_like(state.n_inside),
             decay=trained[-1],
-            denominators=written_over(state.denominators, denominators),
-            table=written_over(state.table, table),
+            denominators=denominators,
+            table=-scale * network.at_nodes(trained[:-1]),
             outside=state.outside,
         )

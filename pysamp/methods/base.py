@@ -29,6 +29,7 @@ class Observation(eqx.Module):
         kT: thermal energy [energy].
         key: random key of this step.
         momentum: generalized momentum conjugate to ``xi``, for methods whose ``needs`` has ``"momentum"``, else zeros.
+        applied: the method's bias force at the last step [energy / CV unit]; zero at the first.
         timestep: the time [time] over which a constant force changes ``momentum`` between two steps; with a thermostat that
             acts within the step it is a little less than the engine's step.
         inverse_mass: effective inverse mass matrix of ``xi``, J M^-1 J^T with the derivatives J of ``xi`` and the masses M, less
@@ -40,6 +41,7 @@ class Observation(eqx.Module):
     kT: Float[Array, ""]
     key: Key[Array, ""]
     momentum: Float[Array, " n"]
+    applied: Float[Array, " n"]
     timestep: Float[Array, ""]
     inverse_mass: Float[Array, "n n"] | None = None
 
@@ -61,6 +63,7 @@ class AbstractMethod(eqx.Module, Generic[State]):
         needs: what it wants in the observation beyond the CVs: ``"momentum"``, ``"inverse_mass"``.
         has_energy: whether the bias force is the gradient of the bias energy that it reports.
         stops: whether it can end a run, as :meth:`stopped` says.
+        learns: whether it has work for :meth:`learn`.
         kT: thermal energy that the user gave [energy], or None for the engine's.
         own: names of the fields of its state that are each walker's own where several walkers share the others; None where
             walkers cannot share it.
@@ -70,6 +73,7 @@ class AbstractMethod(eqx.Module, Generic[State]):
     needs: ClassVar[frozenset[str]] = frozenset()
     has_energy: ClassVar[bool] = True
     stops: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     kT: ClassVar[Float[np.ndarray, ""] | None] = None
     own: ClassVar[frozenset[str] | None] = None
 
@@ -85,13 +89,33 @@ class AbstractMethod(eqx.Module, Generic[State]):
     def bias(self, state: State, obs: Observation) -> Bias:
         """Bias at ``obs.xi``; may be evaluated any number of times at any positions."""
 
+    def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
+        """Whether :meth:`learn` is to be called once ``n_steps`` steps have been seen, for methods that say ``learns = True``."""
+        del n_steps
+        return jnp.zeros((), dtype=bool)
+
+    def learn(self, state: State, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> State:
+        """State after what is done now and then and takes longer than a step: fits, training.
+
+        It comes between two steps, when the bias of the first has been applied, and is compiled apart from them: neither does
+        it slow them down, nor is there anything that it must not contain.
+        """
+        del n_steps, kT
+        return state
+
+    def learned(self, state: State, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> State:
+        """``state``, which has seen ``n_steps`` steps, after :meth:`learn` if that is due."""
+        if not self.learns:
+            return state
+        return jax.lax.cond(self.is_due(n_steps), lambda: self.learn(state, n_steps, kT), lambda: state)
+
     def update_shared(self, state: State, obs: Observation) -> State:
         """State after seeing one more time step of several walkers, that have all but ``own`` of it in common.
 
         Args:
             state: the common state; the fields in ``own`` have the walkers on their first axis.
-            obs: of all walkers, on the first axis of ``xi``, ``key``, ``momentum`` and ``inverse_mass``. What they add is
-                added in this order.
+            obs: of all walkers, on the first axis of ``xi``, ``key``, ``momentum``, ``applied`` and ``inverse_mass``. What they
+                add is added in this order.
         """
         raise UnsupportedError(f"Walkers cannot share {type(self).__name__}.")
 

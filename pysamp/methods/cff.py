@@ -6,7 +6,6 @@ from jaxtyping import Array, Float
 
 from ._frequency import energy_residuals, with_sweep
 from ._network import SCALE, Network, train
-from .base import Observation
 from .network_force import AbstractNetworkForce, slope_residuals
 
 __all__ = ["CFF"]
@@ -62,11 +61,14 @@ class CFF(AbstractNetworkForce):
         return {"network": Network(self.grid, self.layers).initial(), "counted": empty, "denominators": empty}
 
     def fitted(
-        self, sums: Float[Array, "bins blocks n_plus_1"], fit: dict[str, Float[Array, " _"]], obs: Observation
+        self,
+        sums: Float[Array, "bins blocks n_plus_1"],
+        fit: dict[str, Float[Array, " _"]],
+        kT: Float[Array | np.ndarray, ""],
     ) -> tuple[dict[str, Float[Array, " _"]], Float[Array, " nodes"]]:
         """The network trained a little more, and the bias at the nodes."""
         network = Network(self.grid, self.layers)
-        scale = SCALE * jnp.asarray(obs.kT if self.kT is None else self.kT)
+        scale = SCALE * jnp.asarray(kT)
         total, parameters = jnp.sum(sums, axis=1), fit["network"]
         counts = total[:, -1]
         reduced_bias = -SCALE * network.at_bins(parameters[:-1])

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..grids import Grid
 from .abf import ABFState, collect, no_samples, until
@@ -23,16 +23,13 @@ class FittedForceState(eqx.Module):
 
     Attributes:
         samples: sums of force samples, as in :class:`~pysamp.methods.ABF`.
-        fit: what the last fit found: coefficients of a series, parameters of a network. Flat arrays, as the table is, so that
-            their layout in memory is fixed.
+        fit: what the last fit found: coefficients of a series, parameters of a network.
         table: bias at the grid's nodes, one ghost node beyond either end of each axis [energy].
-        applied: bias force at the last step [energy / CV unit].
     """
 
     samples: ABFState
     fit: Any
     table: Float[Array, " nodes"]
-    applied: Float[Array, " n"]
 
 
 class AbstractFittedForce(AbstractMethod[FittedForceState]):
@@ -43,6 +40,7 @@ class AbstractFittedForce(AbstractMethod[FittedForceState]):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"momentum"})
+    learns: ClassVar[bool] = True
 
     grid: eqx.AbstractVar[Grid]
 
@@ -56,7 +54,9 @@ class AbstractFittedForce(AbstractMethod[FittedForceState]):
         """What stands for a fit before the first: no bias."""
 
     @abc.abstractmethod
-    def fitted(self, sums: Float[Array, "bins blocks n_plus_1"], fit: Any, obs: Observation) -> tuple[Any, Array]:
+    def fitted(
+        self, sums: Float[Array, "bins blocks n_plus_1"], fit: Any, kT: Float[Array | np.ndarray, ""]
+    ) -> tuple[Any, Array]:
         """A new fit, and minus the free energy at the nodes of the table."""
 
     def init(self, obs: Observation) -> FittedForceState:
@@ -66,23 +66,20 @@ class AbstractFittedForce(AbstractMethod[FittedForceState]):
             samples=no_samples(self.grid, obs),
             fit=jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=obs.xi.dtype), self.first_fit()),
             table=jnp.zeros(n_nodes, dtype=obs.xi.dtype),
-            applied=jnp.zeros_like(obs.xi),
         )
 
     def update(self, state: FittedForceState, obs: Observation) -> FittedForceState:
-        """Add the force since the last step to the bin of the last step; fit now and then."""
-        samples = collect(self.grid, state.samples, obs, lambda sums: state.applied)
-        due = (obs.step % self.interval == 0) & (obs.step > 0)
-        kept = samples.sums, state.fit, state.table
-        # The sums go through the branch, behind a barrier: if they were only read in it, XLA would copy them at every step.
-        sums, fit, table = jax.lax.cond(
-            due,
-            lambda: jax.lax.optimization_barrier((samples.sums, *self.fitted(samples.sums, state.fit, obs))),
-            lambda: jax.lax.optimization_barrier(kept),
-        )
-        samples = eqx.tree_at(lambda s: s.sums, samples, sums)
-        _, gradient = value_and_gradient(self.grid, table, obs.xi)
-        return FittedForceState(samples, fit, table, -gradient)
+        """Add the force since the last step to the bin of the last step."""
+        return FittedForceState(collect(self.grid, state.samples, obs), state.fit, state.table)
+
+    def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
+        """At the end of each interval."""
+        return n_steps % self.interval == 0
+
+    def learn(self, state: FittedForceState, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> FittedForceState:
+        """Fit to all samples."""
+        fit, table = self.fitted(state.samples.sums, state.fit, kT if self.kT is None else jnp.asarray(self.kT))
+        return FittedForceState(state.samples, fit, table)
 
     def bias(self, state: FittedForceState, obs: Observation) -> Bias:
         """Minus the fitted free energy, and its exact gradient."""
@@ -96,19 +93,6 @@ class AbstractFittedForce(AbstractMethod[FittedForceState]):
     def diagnostics(self, state: FittedForceState) -> Mapping[str, Float[Array, ""]]:
         """Steps outside the grid."""
         return {"outside": state.samples.outside.astype(float)}
-
-
-def written_over(old: Array, new: Array) -> Array:
-    """``new``, in the memory of ``old``.
-
-    If a seldom taken branch returned an array of its own, XLA would copy the old one at every step in the other branch. It
-    writes parts of an array in place, but not the whole.
-    """
-    half = len(old) // 2 if old.ndim else 0
-    if not half:
-        return new
-    first, second = (0,) * old.ndim, (half,) + (0,) * (old.ndim - 1)
-    return jax.lax.dynamic_update_slice(jax.lax.dynamic_update_slice(old, new[:half], first), new[half:], second)
 
 
 def value_and_gradient(

@@ -5,7 +5,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._network import SCALE, Network, train
-from .base import Observation
 from .network_force import AbstractNetworkForce, slope_residuals
 
 __all__ = ["FUNN"]
@@ -69,11 +68,11 @@ class FUNN(AbstractNetworkForce):
         return Network(self.grid, self.layers).initial()
 
     def fitted(
-        self, sums: Float[Array, "bins blocks n_plus_1"], fit: Float[Array, " k"], obs: Observation
+        self, sums: Float[Array, "bins blocks n_plus_1"], fit: Float[Array, " k"], kT: Float[Array | np.ndarray, ""]
     ) -> tuple[Float[Array, " k"], Float[Array, " nodes"]]:
         """The network trained a little more, and the bias at the nodes."""
         network = Network(self.grid, self.layers)
-        scale = SCALE * jnp.asarray(obs.kT if self.kT is None else self.kT)
+        scale = SCALE * jnp.asarray(kT)
         slopes = slope_residuals(network, jnp.sum(sums, axis=1), self.full_samples, scale)
         fit = train(slopes, fit, network.initial())
         table = -scale * network.at_nodes(fit[:-1])

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
@@ -16,7 +15,7 @@ from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..units import as_positive
-from .base import Observation, as_cvs, as_stride, check_grid
+from .base import as_cvs, as_stride, check_grid
 from .fitted_force import AbstractFittedForce
 
 __all__ = ["SpectralABF"]
@@ -135,14 +134,14 @@ class SpectralABF(AbstractFittedForce):
         return tuple(_basis(*axis) for axis in zip(grid.shape, self.n_modes, grid.periodic, strict=True))
 
     def fitted(
-        self, sums: Float[Array, "bins blocks n_plus_1"], fit: Float[Array, " modes"], obs: Observation
+        self, sums: Float[Array, "bins blocks n_plus_1"], fit: Float[Array, " modes"], kT: Float[Array | np.ndarray, ""]
     ) -> tuple[Float[Array, " modes"], Float[Array, " nodes"]]:
         """Coefficients one fit further, and the bias at the nodes.
 
         Axes are measured in units of their length. In the bases that :func:`_basis` makes, the matrix of the normal equations
         is diagonal. To fill in what is missing from the last fit is an iteration towards the weighted fit.
         """
-        del obs
+        del kT
         grid, bases = self.grid, self._bases()
         total = jnp.sum(sums, axis=1).reshape(*grid.shape, -1)
         counts = total[..., -1]
@@ -209,19 +208,7 @@ def _default_modes(n_bins: int, periodic: bool) -> int:
 
 
 def _product(array: Float[Array, "..."], factors: Sequence[Float[np.ndarray, "_ _"]]) -> Float[Array, "..."]:
-    """Each axis of an array multiplied by a matrix of its own.
-
-    As loops: for a product of large matrices XLA calls a library, and with a call the step is no longer one function, in which
-    nothing is copied.
-    """
+    """Each axis of an array multiplied by a matrix of its own."""
     for d, factor in enumerate(factors):
-        moved = jnp.moveaxis(array, d, 0)
-        rows, columns = moved.reshape(len(moved), -1), jnp.asarray(factor.T)
-
-        def add(k: Array, total: Array, rows: Array = rows, columns: Array = columns) -> Array:
-            column, row = (jax.lax.dynamic_index_in_dim(matrix, k, keepdims=False) for matrix in (columns, rows))
-            return total + column[:, None] * row[None]
-
-        product = jax.lax.fori_loop(0, len(rows), add, jnp.zeros((len(factor), rows.shape[1]), rows.dtype))
-        array = jnp.moveaxis(product.reshape(-1, *moved.shape[1:]), 0, d)
+        array = jnp.moveaxis(jnp.tensordot(jnp.asarray(factor), array, axes=(1, d)), 0, d)
     return array

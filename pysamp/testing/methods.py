@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from ..methods.base import AbstractMethod, Bias, Observation
 from . import tolerances
+from ._compile import jit_in_haste
 from ._numbers import assert_close, displaced, from_differences
 
 __all__ = ["check_method"]
@@ -68,6 +69,7 @@ class _Check:
             kT=jnp.full(m, self.kT),
             key=jax.random.split(jax.random.key(0), m),
             momentum=jnp.asarray(self.momenta),
+            applied=jnp.asarray(self.momenta[::-1]),
             timestep=jnp.full(m, 0.1),
         )
 
@@ -77,25 +79,29 @@ class _Check:
         return self.method.reserve(self.method.init(first), len(self.xi))
 
     @staticmethod
-    def trace(method: AbstractMethod, state: Any, observations: Observation) -> tuple[Any, Bias]:
-        """State after, and bias at, every step."""
+    def trace(method: AbstractMethod, state: Any, observations: Observation, start: Any, end: Any) -> tuple[Any, Bias]:
+        """State after, and bias at, some of the steps; the bias of the others is zero."""
 
-        def body(state: Any, obs: Observation) -> tuple[Any, Bias]:
+        def body(i: Any, carry: tuple[Any, Bias]) -> tuple[Any, Bias]:
+            state, biases = carry
+            obs = jax.tree.map(lambda leaf: leaf[i], observations)
             state = method.update(state, obs)
-            return state, method.bias(state, obs)
+            biases = jax.tree.map(lambda all, one: all.at[i].set(one), biases, method.bias(state, obs))
+            return method.learned(state, obs.step + 1, obs.kT), biases
 
-        return jax.lax.scan(body, state, observations)
+        nothing = jax.vmap(Bias)(jnp.zeros(len(observations.step)), jnp.zeros_like(observations.xi))
+        return jax.lax.fori_loop(start, end, body, (state, nothing))
 
     def run(self) -> None:
         """All parts of the contract."""
         state, observations = self.start(), self.observations()
         self.stable(state, observations)
-        whole = jax.jit(self.trace)
-        after, biases = whole(self.method, state, observations)
+        trace, m = jit_in_haste(self.trace), len(self.xi)
+        after, biases = trace(self.method, state, observations, 0, m)
         for what, value in (("energies", biases.energy), ("forces", biases.force)):
             assert np.isfinite(value).all(), f"{self.name}: {what} are not finite along the trajectory."
         self.eager(state, observations, after, biases)
-        self.resumed(whole, state, observations, after, biases)
+        self.resumed(trace, state, observations, after, biases)
         self.batched(state, observations, after, biases)
         self.other_parameters(state, observations)
         if self.method.has_energy:
@@ -107,8 +113,10 @@ class _Check:
     def stable(self, state: Any, observations: Observation) -> None:
         obs = jax.tree.map(lambda leaf: leaf[0], observations)
         describe = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)  # noqa: E731
-        before, after = describe(state), describe(jax.eval_shape(self.method.update, state, obs))
-        assert before == after, f"{self.name}: update changes the shape of the state from\n{before}\nto\n{after}"
+        learn = lambda state: self.method.learned(state, obs.step + 1, obs.kT)  # noqa: E731
+        for what, change in (("update", lambda state: self.method.update(state, obs)), ("learn", learn)):
+            before, after = describe(state), describe(jax.eval_shape(change, state))
+            assert before == after, f"{self.name}: {what} changes the shape of the state from\n{before}\nto\n{after}"
         other = describe(self.method.for_replica(state, self.method.n_replicas - 1))
         assert before == other, f"{self.name}: for_replica changes the shape of the state from\n{before}\nto\n{other}"
         bias = jax.eval_shape(self.method.bias, state, obs)
@@ -125,6 +133,8 @@ class _Check:
             obs = jax.tree.map(lambda leaf, i=i: leaf[i], observations)
             state = self.method.update(state, obs)
             bias = self.method.bias(state, obs)
+            if self.method.learns and self.method.is_due(obs.step + 1):
+                state = self.method.learn(state, obs.step + 1, obs.kT)
             expected = jax.tree.map(lambda leaf, i=i: leaf[i], biases)
             assert_close(
                 bias.energy, expected.energy, tolerances.ROUNDING, f"{self.name}: jit changes the energy", 1e-6
@@ -132,27 +142,26 @@ class _Check:
             assert_close(bias.force, expected.force, tolerances.ROUNDING, f"{self.name}: jit changes the force", 1e-6)
         del after
 
-    def resumed(self, whole: Any, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
-        half = len(self.xi) // 2
-        first, second = (
-            jax.tree.map(lambda leaf, s=s: leaf[s], observations) for s in (slice(half), slice(half, None))
-        )
-        middle, _ = whole(self.method, state, first)
+    def resumed(self, trace: Any, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
+        half, end = len(self.xi) // 2, len(self.xi)
+        middle, _ = trace(self.method, state, observations, 0, half)
         saved = jax.tree.map(np.asarray, middle)  # what a checkpoint keeps
-        resumed, later = whole(self.method, jax.tree.map(jnp.asarray, saved), second)
+        resumed, later = trace(self.method, jax.tree.map(jnp.asarray, saved), observations, half, end)
         for got, expected in zip(jax.tree.leaves(resumed), jax.tree.leaves(after), strict=True):
             assert np.array_equal(got, expected, equal_nan=True), f"{self.name}: a resumed run ends in another state."
-        assert np.array_equal(later.energy, biases.energy[half:]), f"{self.name}: a resumed run has other energies."
-        assert np.array_equal(later.force, biases.force[half:]), f"{self.name}: a resumed run has other forces."
-        roomy = self.method.reserve(middle, 100 * len(self.xi))
-        _, later = whole(self.method, roomy, second)
-        assert_close(later.energy, biases.energy[half:], 0.0, f"{self.name}: room reserved changes the energy")
+        energies, forces = biases.energy[half:], biases.force[half:]
+        assert np.array_equal(later.energy[half:], energies), f"{self.name}: a resumed run has other energies."
+        assert np.array_equal(later.force[half:], forces), f"{self.name}: a resumed run has other forces."
+        roomy = self.method.reserve(middle, 100 * end)
+        _, later = trace(self.method, roomy, observations, half, end)
+        assert_close(later.energy[half:], energies, 0.0, f"{self.name}: room reserved changes the energy")
 
     def batched(self, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
         states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
         both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), observations)
         both = eqx.tree_at(lambda o: o.step, both, jnp.stack([observations.step] * 2))
-        _, together = jax.vmap(self.trace, in_axes=(None, 0, 0))(self.method, states, both)
+        trace = jit_in_haste(jax.vmap(self.trace, in_axes=(None, 0, 0, None, None)))
+        _, together = trace(self.method, states, both, 0, len(self.xi))
         assert_close(
             together.energy[0], biases.energy, tolerances.ROUNDING, f"{self.name}: vmap changes energies", 1e-6
         )
@@ -166,7 +175,7 @@ class _Check:
         def traced(method: AbstractMethod, state: Any, observations: Observation) -> tuple[Any, Bias]:
             nonlocal count
             count += 1
-            return self.trace(method, state, observations)
+            return self.trace(method, state, observations, 0, 1)
 
         for factor in (1.0, 1.01, 0.99):
             other = jax.tree.map(
@@ -180,7 +189,7 @@ class _Check:
         """Force against differences of the energy, at some points of the trajectory."""
         step = 1e-5
         obs = jax.tree.map(lambda leaf: leaf[:: max(1, len(self.xi) // 8)], observations)
-        bias = jax.jit(jax.vmap(lambda obs: self.method.bias(state, obs)))
+        bias = jit_in_haste(jax.vmap(lambda obs: self.method.bias(state, obs)))
         points = jnp.asarray([displaced(xi, step) for xi in obs.xi])
         repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, points.shape[1], axis=0), obs)
         repeated = eqx.tree_at(lambda o: o.xi, repeated, points.reshape(-1, self.xi.shape[1]))
@@ -193,6 +202,6 @@ class _Check:
         shift = np.array([0.0 if period is None else period for period in self.method.periods])
         if not shift.any():
             return
-        energy = jax.jit(jax.vmap(lambda obs: self.method.bias(state, obs).energy))
+        energy = jit_in_haste(jax.vmap(lambda obs: self.method.bias(state, obs).energy))
         got, what = energy(self.observations(shift)), f"{self.name}: energy one period on"
         assert_close(got, energy(observations), 1e3 * tolerances.ROUNDING, what, 1e-3)

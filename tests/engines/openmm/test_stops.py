@@ -38,6 +38,7 @@ def watch(bound, interface, limit=10**6):
                 before.key,
                 (jax.tree.map(jnp.asarray, state),),
                 before.xi,
+                before.forces,
                 before.energies,
                 before.lists,
             )

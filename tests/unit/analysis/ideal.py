@@ -36,7 +36,9 @@ def make_run(methods, states, xi=None, steps=None, kT=1.0):
     log = xr.Dataset({"xi": (("replica", "sample", "cv"), xi)}, {"step": ("sample", steps)})
     zeros = jnp.zeros(len(labels))
     key = jax.random.key_data(jax.random.key(0))
-    sampler_states = [SamplerState(jnp.asarray(0), key, state, zeros, jnp.zeros(len(methods))) for state in states]
+    sampler_states = [
+        SamplerState(jnp.asarray(0), key, state, zeros, zeros, jnp.zeros(len(methods))) for state in states
+    ]
     snapshot = Snapshot(np.zeros((1, 3)), None, np.ones(1))
     return Run(tuple(methods), sampler_states, [snapshot] * n, log, kT, 1.0)
 

@@ -34,7 +34,8 @@ def follow(method, xi):
 
     def body(state, step_and_xi):
         step, values = step_and_xi
-        return method.update(state, observe(values, step)), None
+        obs = observe(values, step)
+        return method.learned(method.update(state, obs), step + 1, obs.kT), None
 
     return jax.jit(lambda s: jax.lax.scan(body, s, (jnp.arange(len(xi)), jnp.asarray(xi)))[0])(state)
 

@@ -44,7 +44,7 @@ def exact_sums(grid, function, count):
 def test_exact_forces_are_learned(kind, cvs, grid, function):
     """The bias at the nodes is minus the free energy; to 0.15 kT, which the small network and weight decay leave."""
     method = kind(cvs, grid=grid, full_samples=10, layers=16)
-    fitted = jax.jit(lambda sums, fit: method.fitted(sums, fit, observe(np.zeros(method.n_cvs))))
+    fitted = jax.jit(lambda sums, fit: method.fitted(sums, fit, np.asarray(1.0)))
     fit, table = jax.tree.map(jnp.asarray, method.first_fit()), None
     sums = exact_sums(grid, function, 40)
     if kind is CFF:  # as many visits as there would be without bias
@@ -68,7 +68,7 @@ def ideal_sweeps(method, n_sweeps, n_samples, energies, seed=0):
     rng = np.random.default_rng(seed)
     obs = observe(np.zeros(method.n_cvs))
     state = method.reserve(method.init(obs), n_sweeps * int(method.train_every))
-    trained = jax.jit(lambda state: method._trained(state, obs))
+    trained = jax.jit(lambda state: method.learn(state, jnp.asarray(0), obs.kT))
     bias = jax.jit(lambda state: method.reduced_bias(state.networks[state.n_sweeps][:-1]))
     for _ in range(n_sweeps):
         p = np.exp(-energies - np.asarray(bias(state)))
@@ -150,10 +150,10 @@ def test_fine_grids_are_joined_to_cells():
 def test_visits_and_outside_steps_are_counted():
     """The step that ends a sweep belongs to it; outside nothing is counted, and the bias is that of the boundary."""
     method = ANN(X, grid=LINE, layers=4, train_every=3)
-    state = follow(method, np.array([[0.05], [0.05], [9.0], [-1.2], [0.05], [0.05]]))
-    assert np.asarray(state.networks)[:2, -1].tolist() == [3.0, 0.0]
-    assert (int(state.n_inside), int(state.outside), int(state.n_sweeps)) == (2, 1, 1)
-    assert np.asarray(state.counts).sum(axis=0)[:3].tolist() == [3.0, 2.0, 0.0]
+    state = follow(method, np.array([[0.05], [0.05], [9.0], [-1.2], [0.05], [0.05], [0.05]]))
+    assert np.asarray(state.networks)[:2, -1].tolist() == [2.0, 3.0]
+    assert (int(state.n_inside), int(state.outside), int(state.n_sweeps)) == (1, 1, 2)
+    assert np.asarray(state.counts).sum(axis=0)[:4].tolist() == [2.0, 3.0, 1.0, 0.0]
     edge, beyond = (method.bias(state, observe([at])) for at in (1.5, 2.0))
     assert float(edge.energy) == float(beyond.energy)
     assert float(beyond.force[0]) == 0.0

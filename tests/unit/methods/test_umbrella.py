@@ -15,8 +15,10 @@ from pysamp.analysis import overlap, reduced_potentials, umbrella_integration
 from pysamp.backends import toy
 from pysamp.colvars import DihedralAngle, Distance
 from pysamp.errors import InvalidInputError, PysampWarning, SimulationError
-from pysamp.methods import HarmonicBias, Observation, UmbrellaSampling, Unbiased
+from pysamp.methods import HarmonicBias, UmbrellaSampling, Unbiased
 from pysamp.testing import DoubleWell
+
+from .trajectories import observe
 
 R, PHI = Distance([0, 1]), DihedralAngle([0, 1, 2, 3])
 WELL = DoubleWell(height=5.0, tilt=0.5)
@@ -26,11 +28,8 @@ CENTERS = np.linspace(-1.5, 1.5, 11)
 
 
 def at(method, xi, step, start=None):
-    obs = lambda xi, step: Observation(  # noqa: E731
-        jnp.array(xi), jnp.asarray(step), jnp.asarray(1.0), jax.random.key(0), jnp.zeros(len(xi)), jnp.asarray(1.0)
-    )
-    state = method.for_replica(method.init(obs(start or xi, 0)), 3)
-    now = obs(xi, step)
+    state = method.for_replica(method.init(observe(start or xi)), 3)
+    now = observe(xi, step)
     return method.bias(method.update(state, now), now)
 
 

@@ -375,7 +375,7 @@ def test_replicas_stop_each_at_its_own_crossing():
     crossing = Crossing(cvs=(X,), sign=np.asarray(1.0))
     with pysamp.bind(replicas(), crossing) as bound, jax.enable_x64(True):
         bound.states = [
-            pysamp.SamplerState(s.step, s.key, (jax.tree.map(jnp.asarray, state),), s.xi, s.energies, s.lists)
+            pysamp.SamplerState(s.step, s.key, (jax.tree.map(jnp.asarray, state),), s.xi, s.forces, s.energies, s.lists)
             for s in bound.states
         ]
         bound.run(7)
