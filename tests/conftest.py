@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+MANY_MAPS = 30_000
 
 
 def _wants_gpu(config: pytest.Config) -> bool:
@@ -30,9 +33,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def forget_compiled() -> Iterator[None]:
     """Each compiled program keeps some parts of memory mapped, of which a process may have 65530 on Linux; then XLA crashes."""
     yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MANY_MAPS:
+        import jax
+
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def compile_in_haste() -> Iterator[None]:
+    """For modules whose programs take longer to compile than to run: ``pytestmark = pytest.mark.usefixtures(...)``."""
     import jax
 
-    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

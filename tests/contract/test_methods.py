@@ -142,11 +142,11 @@ ENTRIES = {
         ),
     },
     "FUNN": {
-        "one": FUNN(R, grid=Grid(*AXES["r"]), layers=5, full_samples=3, train_every=4),
+        "one": FUNN(R, grid=Grid(*AXES["r"]), layers=5, full_samples=3, train_every=8),
         "mixed": FUNN([R, PHI], grid=MIXED, layers=(4, 3), full_samples=2, train_every=7, kT=1.5),
     },
     "CFF": {
-        "one": CFF(R, grid=Grid(*AXES["r"]), layers=5, full_samples=3, train_every=4),
+        "one": CFF(R, grid=Grid(*AXES["r"]), layers=5, full_samples=3, train_every=8),
         "mixed": CFF([R, PHI], grid=MIXED, layers=(4, 3), full_samples=2, train_every=7, kT=1.5),
     },
 }

@@ -323,7 +323,7 @@ def kill(process, folder, delay):
 @pytest.mark.parametrize(
     ("engine", "package"),
     [
-        ("toy", "jax"),
+        pytest.param("toy", "jax", marks=pytest.mark.validation),
         pytest.param("openmm", "openmm", marks=pytest.mark.openmm),
         pytest.param("PythonForce", "openmm", marks=[pytest.mark.openmm, pytest.mark.validation]),
         pytest.param("hoomd", "hoomd", marks=pytest.mark.hoomd),

@@ -17,6 +17,8 @@ from pysamp.methods import Metadynamics
 
 SIDE, N = 8.0, 27
 DISPLACEMENT, SHIFT = space.periodic(SIDE, wrapped=False)
+pytestmark = pytest.mark.usefixtures("compile_in_haste")
+
 FORMATS = {"dense": partition.Dense, "sparse": partition.OrderedSparse}
 INTEGRATOR = partial(simulate.nvt_langevin, dt=0.005, kT=0.5, gamma=1.0)
 

@@ -37,7 +37,7 @@ def kill(process, folder, delay):
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("n_kills", [2, pytest.param(10, marks=pytest.mark.validation)])
+@pytest.mark.parametrize("n_kills", [1, pytest.param(10, marks=pytest.mark.validation)])
 @pytest.mark.parametrize("engine", ["toy", pytest.param("openmm", marks=[pytest.mark.openmm, pytest.mark.validation])])
 @pytest.mark.parametrize("script", ["killed_flux.py", pytest.param("killed_string.py", marks=pytest.mark.validation)])
 def test_killed_equals_one_that_was_not(script, engine, n_kills, tmp_path):
