@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .loop import Log, Loop, as_one_function, learned, take_turn
+from .loop import NEW_STEP, Log, Loop, as_one_function, learned_if, take_turn
 from .sampler import Particles, SamplerState
 
 __all__ = ["CallbackLoop", "Places"]
@@ -204,7 +204,9 @@ class CallbackLoop:
         sampler = self._loop.sampler
         if sampler.learns:
             state, log = self._unpack(small, large)
-            state = learned(sampler, state, handed[0].astype(jnp.int32), self._places.particles(handed))
+            particles = self._places.particles(handed)
+            due = (handed[0] == NEW_STEP) & sampler.is_due(state)
+            state = learned_if(due, sampler, state, sampler.temperature(particles))
             small, large = self._pack(jax.tree.leaves((state, log)))
         return small, large, forces
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from .loop import AbstractEngine, Engine, Log, Loop, learned, take_turn
+from .loop import NEW_STEP, AbstractEngine, Engine, Log, Loop, learned_if, take_turn
 from .sampler import Sampler, SamplerState
 
 __all__ = ["run_counted"]
@@ -74,7 +74,9 @@ def _run_turns(
         state, log, forces = _without_branches(
             lambda *args: take_turn(sampler, args[0], args[1], args[2], args[3], log_every), state, log, kind, particles
         )
-        state = learned(sampler, state, kind, particles)
+        if sampler.learns:
+            due = (kind == NEW_STEP) & sampler.is_due(state)
+            state = learned_if(due, sampler, state, sampler.temperature(particles))
         engine, handed = engine.advance(engine.pack(forces))
         return (state, engine, handed, log), None
 

@@ -159,7 +159,7 @@ def simulate(
 
 def _step(sampler: Sampler, state: SamplerState, particles: Particles) -> tuple[SamplerState, BiasForces]:
     state, bias = sampler.step(state, particles)
-    return sampler.learned(state, particles), bias
+    return sampler.learned(state, sampler.temperature(particles)), bias
 
 
 def _check_differentiable(sampler: Sampler, state: SamplerState, particles: Particles) -> None:

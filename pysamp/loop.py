@@ -139,21 +139,21 @@ def take_turn(
     return state, jax.lax.cond(due, write, lambda: log), forces
 
 
-def learned(
-    sampler: Sampler, state: SamplerState, kind: Array, particles: Particles, *, batched: bool = False
-) -> SamplerState:
-    """The state after a turn, when those methods have learned that are due.
+def learned(sampler: Sampler, state: SamplerState, kT: Array, *, batched: bool = False) -> SamplerState:
+    """The state after a turn, when those methods have learned that are due."""
+    if not batched:
+        return sampler.learned(state, kT)
+    axes = replica_axes(sampler, state)
+    return jax.vmap(sampler.learned, in_axes=(axes, 0 if kT.ndim else None), out_axes=axes)(state, kT)
 
-    As a loop of at most one turn: where a branch is not taken, XLA copies what it would have replaced.
-    """
-    if not sampler.learns:
-        return state
-    learn = lambda state: sampler.learned(state, particles)  # noqa: E731
-    if batched:
-        axes = replica_axes(sampler, state)
-        learn = lambda state: jax.vmap(sampler.learned, in_axes=(axes, 0), out_axes=axes)(state, particles)  # noqa: E731
-    due = (kind == NEW_STEP) & sampler.is_due(state)
-    return jax.lax.while_loop(lambda c: c[0], lambda c: (jnp.zeros_like(c[0]), learn(c[1])), (due, state))[1]
+
+def learned_if(due: Bool[Array, ""], sampler: Sampler, state: SamplerState, kT: Array) -> SamplerState:
+    """The same, if something is due; as a loop of at most one turn: a branch copies what it would have replaced."""
+
+    def body(carry: tuple[Array, SamplerState]) -> tuple[Array, SamplerState]:
+        return jnp.zeros_like(due), learned(sampler, carry[1], kT)
+
+    return jax.lax.while_loop(lambda carry: carry[0], body, (due, state))[1]
 
 
 def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
@@ -261,32 +261,44 @@ def _run_loop(
 ) -> tuple[SamplerState, AbstractEngine, Log]:
     Loop.n_traces += 1
 
-    def turn(kept: tuple[Sampler, Any, Array], carried: tuple[SamplerState, Log]) -> tuple[SamplerState, Log, Any]:
+    def turn(kept: tuple[Sampler, Any, Array], carried: tuple[SamplerState, Log]) -> tuple[SamplerState, Log, Any, Any]:
         sampler, handed, log_every = kept
         kind, particles = engine.unpack(handed)
         state, log, forces = take_turn(sampler, *carried, kind, particles, log_every, batched=batched)
-        return state, log, engine.pack(forces)
+        due = ((kind == NEW_STEP) & sampler.is_due(state), sampler.temperature(particles)) if sampler.learns else ()
+        return state, log, engine.pack(forces), due
 
     stopped = partial(_stopped, sampler, batched=batched)
 
     def body(carry: tuple) -> tuple:
-        state, log, engine, handed = carry
+        state, log, engine, handed, _ = carry
         kept, carried = (sampler, handed, log_every), (state, log)
-        state, log, forces = as_one_function(turn, kept, carried) if fuse else turn(kept, carried)
-        state = learned(sampler, state, *engine.unpack(handed), batched=batched)
+        state, log, forces, due = as_one_function(turn, kept, carried) if fuse else turn(kept, carried)
         if sampler.stops and batched:
             engine = engine.hold(stopped(state))
         if sampler.stops and not batched:  # the engine stays where it is, at a force evaluation
             engine, handed = jax.lax.cond(stopped(state), lambda: (engine, handed), lambda: engine.advance(forces))
         else:
             engine, handed = engine.advance(forces)
-        return state, log, engine, handed
+        return state, log, engine, handed, due
 
     def goes_on(carry: tuple) -> Bool[Array, ""]:
         running = engine.is_running(carry[3])
         return running & ~jnp.all(stopped(carry[0])) if sampler.stops else running
 
-    state, log, engine, _ = jax.lax.while_loop(goes_on, body, (state, log, *engine.begin()))
+    def until_due(carry: tuple) -> tuple:
+        """Turns until something is due, then what is."""
+        carry = jax.lax.while_loop(lambda carry: goes_on(carry) & ~carry[-1][0], body, carry)
+        state, *rest, (due, kT) = carry
+        state = jax.lax.cond(due, lambda: learned(sampler, state, kT, batched=batched), lambda: state)
+        return state, *rest, (jnp.zeros_like(due), kT)
+
+    engine, handed = engine.begin()
+    nothing_due = ()
+    if sampler.learns:
+        nothing_due = jnp.zeros((), dtype=bool), sampler.temperature(engine.unpack(handed)[1])
+    carry = (state, log, engine, handed, nothing_due)
+    state, log, engine, *_ = jax.lax.while_loop(goes_on, until_due if sampler.learns else body, carry)
     return state, engine, log
 
 

@@ -307,9 +307,12 @@ class Sampler(eqx.Module):
         """Whether a method is to learn after the step that ``state`` has last seen."""
         return jnp.any(jnp.stack([method.is_due(state.step) for method in self.methods]))
 
-    def learned(self, state: SamplerState, particles: Particles) -> SamplerState:
+    def temperature(self, particles: Particles) -> Float[Array, "..."]:
+        """Thermal energy [energy]."""
+        return jnp.asarray(self.kT if particles.kT is None else particles.kT)
+
+    def learned(self, state: SamplerState, kT: Float[Array, ""]) -> SamplerState:
         """The state after a step, when those methods have learned that are due. Before the next step comes."""
-        kT = jnp.asarray(self.kT if particles.kT is None else particles.kT)
         methods = tuple(m.learned(s, state.step, kT) for m, s in zip(self.methods, state.methods, strict=True))
         return eqx.tree_at(lambda s: s.methods, state, methods)
 

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from rates import count_transitions
 
 import pysamp
@@ -16,6 +17,7 @@ def double_well(x, **unused):
     return 3.0 * jnp.sum((x[:, 0] ** 2 - 1.0) ** 2) + 0.5 * jnp.sum(x[:, 1:] ** 2)
 
 
+@pytest.mark.validation
 def test_the_rate_is_that_of_brute_force(systems):
     """Within 3 standard errors; the seeds are fixed."""
     made = systems.simulation("nvt_langevin", double_well, n=1, seed=3)

@@ -45,6 +45,7 @@ def ideal(n_hills, seed=0, log_per_hill=5):
     return make_run([METHOD], [(state,)], np.array(logged)[None], np.array(steps))
 
 
+@pytest.mark.validation
 def test_errors_cover():
     """40 runs of 300 hills and 1500 samples; false alarms: 1 %. Catches weights of another time's bias."""
     results = [
