@@ -331,8 +331,10 @@ class Sampler(eqx.Module):
         xi = [self._xi(i, particles) for i in range(len(self.methods))]
         step, none = jnp.zeros((), dtype=jnp.int64), [jnp.zeros_like(value) for value in xi]
         methods = tuple(
-            method.init(Observation(value, step, jnp.asarray(self.kT), key, zero, zero, jnp.ones(())))
-            for method, value, zero in zip(self.methods, xi, none, strict=True)
+            method.init(
+                Observation(value, step, jnp.asarray(self.kT), jax.random.fold_in(key, i), zero, zero, jnp.ones(()))
+            )
+            for i, (method, value, zero) in enumerate(zip(self.methods, xi, none, strict=True))
         )
         lists = self.renewed(no_lists(self.methods), particles)
         energies = jnp.zeros(len(self.methods))

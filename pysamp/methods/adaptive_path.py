@@ -32,7 +32,7 @@ class AdaptivePathState(eqx.Module):
         fresh: how many of them since the path last moved.
         drifts: sum of the displacements of those from the path.
         progress: s and z at the last step.
-        energies: of the biases at the last step [energy].
+        seen: number of the last step, and its kT [energy].
         methods: states of the biases.
     """
 
@@ -42,7 +42,7 @@ class AdaptivePathState(eqx.Module):
     fresh: Float[Array, " m"]
     drifts: Float[Array, "m n"]
     progress: Float[Array, "2"]
-    energies: Float[Array, " b"]
+    seen: tuple[Int[Array, ""], Float[Array, ""]]
     methods: tuple[Any, ...]
 
 
@@ -148,15 +148,13 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         lam, none = jnp.asarray(self.path.lam), jnp.zeros_like(nodes)
         along = self._progress(obs.xi, nodes, lam)
         states = tuple(m.init(self._seen(i, obs, self._values(m, along))) for i, m in enumerate(self.methods))
-        energies = jnp.zeros(len(self.methods), dtype=obs.xi.dtype)
-        return AdaptivePathState(nodes, lam, none[:, 0], none[:, 0], none, along, energies, states)
+        return AdaptivePathState(nodes, lam, none[:, 0], none[:, 0], none, along, (obs.step, obs.kT), states)
 
     def update(self, state: AdaptivePathState, obs: Observation) -> AdaptivePathState:
         """The biases see where the system is on the path; the path sees, every now and then, where the system is."""
         along = self._progress(obs.xi, state.nodes, state.lam)
         seen = [self._seen(i, obs, self._values(m, along)) for i, m in enumerate(self.methods)]
         states = tuple(m.update(s, o) for m, s, o in zip(self.methods, state.methods, seen, strict=True))
-        energies = [m.bias(s, o).energy for m, s, o in zip(self.methods, states, seen, strict=True)]
         every = jnp.maximum(jnp.asarray(self.stride) // _LOOKS, 1)
         seen_so_far = (state.weights, state.fresh, state.drifts)
         weights, fresh, drifts = jax.lax.cond(
@@ -164,7 +162,7 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
             lambda: self._looked(state.nodes, seen_so_far, obs.xi, every),
             lambda: seen_so_far,
         )
-        return AdaptivePathState(state.nodes, state.lam, weights, fresh, drifts, along, jnp.stack(energies), states)
+        return AdaptivePathState(state.nodes, state.lam, weights, fresh, drifts, along, (obs.step, obs.kT), states)
 
     def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
         """When the path is to move, or a bias learns."""
@@ -197,8 +195,11 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
     def diagnostics(self, state: AdaptivePathState) -> Mapping[str, Float[Array, ""]]:
         """Progress along the path as it was, and distance from it; and those of the biases."""
         result = {"s": state.progress[0], "z": state.progress[1]}
+        zeros = jnp.zeros_like(state.progress)
+        obs = Observation(state.progress, *state.seen, jax.random.key(0), zeros, zeros, jnp.ones(()))
         for i, (method, inner) in enumerate(zip(self.methods, state.methods, strict=True)):
-            result[f"{i}.energy"] = state.energies[i]
+            seen = self._seen(i, obs, self._values(method, state.progress))
+            result[f"{i}.energy"] = method.bias(inner, seen).energy
             result |= {f"{i}.{name}": value for name, value in method.diagnostics(inner).items()}
         return result
 

@@ -17,6 +17,7 @@ from .ideal import EXACT, LEFT, RIGHT, double_well, make_run
 
 X = Component([0], axis=0)
 GRID = Grid(-1.8, 1.8, 72)
+NO_NOISE = jnp.zeros(2, dtype=jnp.uint32), jnp.zeros((1, 1))
 METHOD = ExtendedABF(X, grid=GRID, sigma=0.12, tau=1.0)
 
 
@@ -43,7 +44,7 @@ def run_of(xi, position, k, n_blocks):
     zero, length = jnp.zeros(1), len(xi) // n_blocks
     counters = (jnp.asarray(length), jnp.asarray(length * n_blocks))
     state = ExtendedABFState(
-        zero, zero, zero, jnp.asarray(at_xi), jnp.asarray(at_position), *counters, None, jnp.asarray(0)
+        zero, zero, zero, jnp.asarray(at_xi), jnp.asarray(at_position), *counters, None, jnp.asarray(0), *NO_NOISE
     )
     return make_run([METHOD], [(state,)])
 

@@ -75,11 +75,11 @@ def test_the_extended_variable_is_thermal():
 
     def run(key):
         def body(state, i):
-            obs = eqx.tree_at(lambda o: o.key, observe([0.0], i, timestep=0.05), jax.random.fold_in(key, i))
-            state = m.update(state, obs)
-            return state, (state.position[0], state.velocity[0])
+            state = m.update(state, observe([0.0], i, timestep=0.05))
+            return m.learned(state, i + 1, jnp.asarray(1.0)), (state.position[0], state.velocity[0])
 
-        return jax.lax.scan(body, m.init(observe([0.0])), jnp.arange(400))[1]
+        first = eqx.tree_at(lambda o: o.key, observe([0.0]), key)
+        return jax.lax.scan(body, m.init(first), jnp.arange(400))[1]
 
     positions, velocities = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), 200))
     assert float(jnp.mean(positions[:, 100:] ** 2)) == pytest.approx(0.25, rel=0.06)
