@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .loop import NEW_STEP, Log, Loop, as_one_function, learned_if, take_turn
+from .loop import Log, Loop, as_one_function, learned_if_due, take_turn
 from .sampler import Particles, SamplerState
 
 __all__ = ["CallbackLoop", "Places"]
@@ -204,9 +204,7 @@ class CallbackLoop:
         sampler = self._loop.sampler
         if sampler.learns:
             state, log = self._unpack(small, large)
-            particles = self._places.particles(handed)
-            due = (handed[0] == NEW_STEP) & sampler.is_due(state)
-            state = learned_if(due, sampler, state, sampler.temperature(particles))
+            state = learned_if_due(sampler, state, handed[0], self._places.particles(handed))
             small, large = self._pack(jax.tree.leaves((state, log)))
         return small, large, forces
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from .loop import NEW_STEP, AbstractEngine, Engine, Log, Loop, learned_if, take_turn
+from .loop import AbstractEngine, Engine, Log, Loop, learned_if_due, take_turn
 from .sampler import Sampler, SamplerState
 
 __all__ = ["run_counted"]
@@ -75,8 +75,7 @@ def _run_turns(
             lambda *args: take_turn(sampler, args[0], args[1], args[2], args[3], log_every), state, log, kind, particles
         )
         if sampler.learns:
-            due = (kind == NEW_STEP) & sampler.is_due(state)
-            state = learned_if(due, sampler, state, sampler.temperature(particles))
+            state = learned_if_due(sampler, state, kind, particles)
         engine, handed = engine.advance(engine.pack(forces))
         return (state, engine, handed, log), None
 

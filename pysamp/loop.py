@@ -139,6 +139,11 @@ def take_turn(
     return state, jax.lax.cond(due, write, lambda: log), forces
 
 
+def what_is_due(sampler: Sampler, state: SamplerState, kind: Array, particles: Particles) -> tuple[Array, Array]:
+    """Whether a method is to learn after a turn, and the thermal energy to learn with; that of the next stop may be void."""
+    return (kind == NEW_STEP) & sampler.is_due(state), sampler.temperature(particles)
+
+
 def learned(sampler: Sampler, state: SamplerState, kT: Array, *, batched: bool = False) -> SamplerState:
     """The state after a turn, when those methods have learned that are due."""
     if not batched:
@@ -147,8 +152,9 @@ def learned(sampler: Sampler, state: SamplerState, kT: Array, *, batched: bool =
     return jax.vmap(sampler.learned, in_axes=(axes, 0 if kT.ndim else None), out_axes=axes)(state, kT)
 
 
-def learned_if(due: Bool[Array, ""], sampler: Sampler, state: SamplerState, kT: Array) -> SamplerState:
+def learned_if_due(sampler: Sampler, state: SamplerState, kind: Array, particles: Particles) -> SamplerState:
     """The same, if something is due; as a loop of at most one turn: a branch copies what it would have replaced."""
+    due, kT = what_is_due(sampler, state, kind, particles)
 
     def body(carry: tuple[Array, SamplerState]) -> tuple[Array, SamplerState]:
         return jnp.zeros_like(due), learned(sampler, carry[1], kT)
@@ -265,7 +271,7 @@ def _run_loop(
         sampler, handed, log_every = kept
         kind, particles = engine.unpack(handed)
         state, log, forces = take_turn(sampler, *carried, kind, particles, log_every, batched=batched)
-        due = ((kind == NEW_STEP) & sampler.is_due(state), sampler.temperature(particles)) if sampler.learns else ()
+        due = what_is_due(sampler, state, kind, particles) if sampler.learns else ()
         return state, log, engine.pack(forces), due
 
     stopped = partial(_stopped, sampler, batched=batched)

@@ -490,9 +490,9 @@ class Sampler(eqx.Module):
         self, state: SamplerState, particles: Particles, lists: type_of_lists
     ) -> tuple[list[Observation], list[Callable]]:
         """What each method sees, and for each the map from a force on xi to forces on the atoms, and on the box if wanted."""
-        cell = self.cell(particles.box)
-        kT = self.kT if particles.kT is None else particles.kT
-        observations, pullbacks, end = [], [], 0
+        cell, kT = self.cell(particles.box), self.temperature(particles)
+        observations, pullbacks = [], []
+        applied = _split(state.forces, [method.n_cvs for method in self.methods])
         for i, momenta in enumerate(self.momenta):
             values, pulls = [], []
             for k, (cv, points) in enumerate(self._cvs(i)):
@@ -521,10 +521,8 @@ class Sampler(eqx.Module):
                 pullbacks.append(partial(_pulled, pulls, [value.size for value in values]))
             key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), i)
             timestep = self.timestep if self.momentum_timestep is None else self.momentum_timestep
-            end += xi.size
-            last = state.forces[end - xi.size : end]
             observations.append(
-                Observation(xi, state.step, jnp.asarray(kT), key, momentum, last, jnp.asarray(timestep), inverse_mass)
+                Observation(xi, state.step, kT, key, momentum, applied[i], jnp.asarray(timestep), inverse_mass)
             )
         return observations, pullbacks
 
@@ -565,9 +563,13 @@ def _value(
 
 def _pulled(pulls: Sequence[Callable], sizes: Sequence[int], force: Float[Array, " n"]) -> list[Array]:
     """Forces on the CVs of a method as forces on the atoms, and on the box."""
-    ends = np.cumsum(sizes)
-    of_cvs = [pull(force[end - n : end]) for pull, n, end in zip(pulls, sizes, ends, strict=True)]
+    of_cvs = [pull(part) for pull, part in zip(pulls, _split(force, sizes), strict=True)]
     return [reduce(add, parts) for parts in zip(*of_cvs, strict=True)]
+
+
+def _split(values: Float[Array, " n"], sizes: Sequence[int]) -> list[Array]:
+    """Consecutive parts of these sizes."""
+    return jnp.split(values, np.cumsum(sizes)[:-1])
 
 
 def no_lists(methods: Sequence[AbstractMethod]) -> type_of_lists:

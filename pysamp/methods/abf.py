@@ -127,7 +127,10 @@ class ABF(AbstractMethod[ABFState]):
     def bias(self, state: ABFState, obs: Observation) -> Bias:
         """Minus the average force in the bin of ``obs.xi``, ramped; its energy is not defined and reported as 0."""
         place, outside = place_in(self.grid, obs.xi)
-        return Bias(jnp.zeros_like(obs.xi[0]), self._bias_in(state.sums, jnp.where(outside, -1, place)))
+        total = jnp.sum(jax.lax.dynamic_index_in_dim(state.sums, place, keepdims=False), axis=0)
+        # -(force / count) * min(1, count / full) without a division by zero
+        force = -total[:-1] / jnp.maximum(total[-1], self.full_samples)
+        return Bias(jnp.zeros_like(obs.xi[0]), jnp.where(outside, 0.0, force))
 
     def truncated(self, state: ABFState, n_steps: int) -> ABFState:
         """The blocks of time that had ended."""
@@ -136,14 +139,6 @@ class ABF(AbstractMethod[ABFState]):
     def diagnostics(self, state: ABFState) -> Mapping[str, Float[Array, ""]]:
         """Steps outside the grid."""
         return {"outside": state.outside.astype(float)}
-
-    def _bias_in(self, sums: Float[Array, "bins blocks m"], place: Int[Array, ""]) -> Float[Array, " n"]:
-        """The bias force in a bin; zero where ``place`` is -1."""
-        blocks = jax.lax.dynamic_index_in_dim(sums, jnp.maximum(place, 0), keepdims=False)
-        total = jnp.sum(blocks, axis=0)
-        force, count = total[:-1], total[-1]
-        # -(force / count) * min(1, count / full) without a division by zero
-        return jnp.where(place >= 0, -force / jnp.maximum(count, self.full_samples), 0.0)
 
 
 def no_samples(grid: Grid, obs: Observation) -> ABFState:

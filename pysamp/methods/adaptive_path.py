@@ -1,7 +1,7 @@
 """A path in CV space that finds its place while the system is biased along it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ __all__ = ["AdaptivePath"]
 
 _LOOKS = 50  # samples between two moves of the path, at most; more would hardly be independent
 
-type_of_seen = tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, "m n"]]
+type_of_samples = tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, "m n"]]
 
 
 class AdaptivePathState(eqx.Module):
@@ -32,7 +32,7 @@ class AdaptivePathState(eqx.Module):
         fresh: how many of them since the path last moved.
         drifts: sum of the displacements of those from the path.
         progress: s and z at the last step.
-        seen: number of the last step, and its kT [energy].
+        time: number of the last step, and its kT [energy].
         methods: states of the biases.
     """
 
@@ -42,7 +42,7 @@ class AdaptivePathState(eqx.Module):
     fresh: Float[Array, " m"]
     drifts: Float[Array, "m n"]
     progress: Float[Array, "2"]
-    seen: tuple[Int[Array, ""], Float[Array, ""]]
+    time: tuple[Int[Array, ""], Float[Array, ""]]
     methods: tuple[Any, ...]
 
 
@@ -92,6 +92,8 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         Perez de Alba Ortiz et al., J. Chem. Phys. 149, 072320 (2018), doi 10.1063/1.5027392.
     """
 
+    learns: ClassVar[bool] = True
+
     path: Path
     methods: tuple[AbstractMethod, ...]
     stride: Int[np.ndarray, ""]
@@ -137,11 +139,6 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         """What a bias was given."""
         return next((method.kT for method in self.methods if method.kT is not None), None)
 
-    @property
-    def learns(self) -> bool:
-        """The path does, and maybe a bias."""
-        return True
-
     def init(self, obs: Observation) -> AdaptivePathState:
         """The path as it was given."""
         nodes = jnp.asarray(self.path.nodes, dtype=obs.xi.dtype)
@@ -156,11 +153,9 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         seen = [self._seen(i, obs, self._values(m, along)) for i, m in enumerate(self.methods)]
         states = tuple(m.update(s, o) for m, s, o in zip(self.methods, state.methods, seen, strict=True))
         every = jnp.maximum(jnp.asarray(self.stride) // _LOOKS, 1)
-        seen_so_far = (state.weights, state.fresh, state.drifts)
+        samples = (state.weights, state.fresh, state.drifts)
         weights, fresh, drifts = jax.lax.cond(
-            obs.step % every == 0,
-            lambda: self._looked(state.nodes, seen_so_far, obs.xi, every),
-            lambda: seen_so_far,
+            obs.step % every == 0, lambda: self._looked(state.nodes, samples, obs.xi, every), lambda: samples
         )
         return AdaptivePathState(state.nodes, state.lam, weights, fresh, drifts, along, (obs.step, obs.kT), states)
 
@@ -196,7 +191,7 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         """Progress along the path as it was, and distance from it; and those of the biases."""
         result = {"s": state.progress[0], "z": state.progress[1]}
         zeros = jnp.zeros_like(state.progress)
-        obs = Observation(state.progress, *state.seen, jax.random.key(0), zeros, zeros, jnp.ones(()))
+        obs = Observation(state.progress, *state.time, jax.random.key(0), zeros, zeros, jnp.ones(()))
         for i, (method, inner) in enumerate(zip(self.methods, state.methods, strict=True)):
             seen = self._seen(i, obs, self._values(method, state.progress))
             result[f"{i}.energy"] = method.bias(inner, seen).energy
@@ -225,10 +220,10 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         return Observation(values, obs.step, obs.kT, key, zeros, zeros, obs.timestep)
 
     def _looked(
-        self, nodes: Float[Array, "m n"], seen: type_of_seen, xi: Float[Array, " n"], every: Int[Array, ""]
-    ) -> type_of_seen:
+        self, nodes: Float[Array, "m n"], samples: type_of_samples, xi: Float[Array, " n"], every: Int[Array, ""]
+    ) -> type_of_samples:
         """One more sample."""
-        weights, fresh, drifts = seen
+        weights, fresh, drifts = samples
         share, displacement = self._projection(xi, nodes)
         weights = weights * 0.5 ** (every / jnp.asarray(self.half_life)) + share
         return weights, fresh + share, drifts + share[:, None] * displacement[None]

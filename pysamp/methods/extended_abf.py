@@ -19,7 +19,7 @@ from .metadynamics import Metadynamics, MetadynamicsState
 
 __all__ = ["ExtendedABF", "ExtendedABFState"]
 
-_NOISE_BLOCK = 64  # steps for which random numbers are made at once, which takes a sixth of the time; a power of two
+_NOISE_BLOCK = 64  # steps for which random numbers are made at once, which takes less time
 
 
 class ExtendedABFState(eqx.Module):

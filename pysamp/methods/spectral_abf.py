@@ -210,5 +210,5 @@ def _default_modes(n_bins: int, periodic: bool) -> int:
 def _product(array: Float[Array, "..."], factors: Sequence[Float[np.ndarray, "_ _"]]) -> Float[Array, "..."]:
     """Each axis of an array multiplied by a matrix of its own."""
     for d, factor in enumerate(factors):
-        array = jnp.moveaxis(jnp.tensordot(jnp.asarray(factor), array, axes=(1, d)), 0, d)
+        array = jnp.moveaxis(jnp.tensordot(factor, array, axes=(1, d)), 0, d)
     return array

@@ -15,10 +15,10 @@ from pysamp.backends import jaxmd
 from pysamp.colvars import Distance
 from pysamp.methods import Metadynamics
 
-SIDE, N = 8.0, 27
-DISPLACEMENT, SHIFT = space.periodic(SIDE, wrapped=False)
 pytestmark = pytest.mark.usefixtures("compile_in_haste")
 
+SIDE, N = 8.0, 27
+DISPLACEMENT, SHIFT = space.periodic(SIDE, wrapped=False)
 FORMATS = {"dense": partition.Dense, "sparse": partition.OrderedSparse}
 INTEGRATOR = partial(simulate.nvt_langevin, dt=0.005, kT=0.5, gamma=1.0)
 
