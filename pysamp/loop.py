@@ -34,6 +34,7 @@ __all__ = ["AbstractEngine", "Log", "Loop"]
 _LOGGER = logging.getLogger("pysamp")
 
 FINISHED, NEW_STEP, SAME_STEP = 0, 1, 2
+_LEARNING = 2  # in what is due after a turn, beside 1 for a row of the log
 MAX_ROWS = 1024  # log rows of one chunk
 _NOT_FUSIBLE: set = set()  # structures of samplers that XLA cannot compile as one function
 
@@ -108,35 +109,43 @@ def log_columns(sampler: Sampler) -> list[str]:
     return ["step", *sampler.labels, *energies, *sampler.diagnostic_names]
 
 
+def take_step(
+    sampler: Sampler, state: SamplerState, kind: Array, particles: Particles, *, batched: bool = False
+) -> tuple[SamplerState, BiasForces]:
+    """The sampler's step at one force evaluation."""
+    is_step = kind == NEW_STEP
+    if not batched:
+        return sampler.step(state, particles, is_step)
+    if sampler.walkers > 1:
+        return step_walkers(sampler, state, particles, is_step)
+    axes = replica_axes(sampler, state)
+    return jax.vmap(sampler.step, in_axes=(axes, 0, None), out_axes=(axes, 0))(state, particles, is_step)
+
+
+def is_row_due(log: Log, n_steps: Array, kind: Array, log_every: Array) -> Bool[Array, ""]:
+    """Whether the step at this force evaluation is to be logged, when ``n_steps`` were done before."""
+    return (kind == NEW_STEP) & (log_every > 0) & ((n_steps + log.first_step) % jnp.maximum(log_every, 1) == 0)
+
+
+def with_row(sampler: Sampler, state: SamplerState, log: Log, due: Bool[Array, ""], *, batched: bool = False) -> Log:
+    """The log with a row of the state, if due."""
+    row = partial(log_row, first_step=log.first_step)
+    if batched:
+        row = jax.vmap(row, in_axes=(None, replica_axes(sampler, state)))
+    new = row(sampler, state)[..., None, :]
+    start = (jnp.zeros_like(log.n_rows),) * (new.ndim - 2) + (log.n_rows, jnp.zeros_like(log.n_rows))
+    # not a branch, which would copy all rows
+    new = jnp.where(due, new, jax.lax.dynamic_slice(log.rows, start, new.shape))
+    return Log(jax.lax.dynamic_update_slice(log.rows, new, start), log.n_rows + due, log.first_step)
+
+
 def take_turn(
-    sampler: Sampler,
-    state: SamplerState,
-    log: Log,
-    kind: Array,
-    particles: Particles,
-    log_every: Array,
-    *,
-    batched: bool = False,
+    sampler: Sampler, state: SamplerState, log: Log, kind: Array, particles: Particles, log_every: Array
 ) -> tuple[SamplerState, Log, BiasForces]:
     """One force evaluation: sampler, then log."""
-    is_step = kind == NEW_STEP
-    if batched:
-        axes = replica_axes(sampler, state)
-        step = jax.vmap(sampler.step, in_axes=(axes, 0, None), out_axes=(axes, 0))
-        if sampler.walkers > 1:
-            step = partial(step_walkers, sampler)
-        row = jax.vmap(log_row, in_axes=(None, axes, None))
-    else:
-        step, row = sampler.step, log_row
-    due = is_step & (log_every > 0) & ((state.step + log.first_step) % jnp.maximum(log_every, 1) == 0)
-    state, forces = step(state, particles, is_step)
-
-    def write() -> Log:
-        new = row(sampler, state, log.first_step)[..., None, :]
-        start = (jnp.zeros_like(log.n_rows),) * (new.ndim - 2) + (log.n_rows, jnp.zeros_like(log.n_rows))
-        return Log(jax.lax.dynamic_update_slice(log.rows, new, start), log.n_rows + 1, log.first_step)
-
-    return state, jax.lax.cond(due, write, lambda: log), forces
+    due = is_row_due(log, state.step, kind, log_every)
+    state, forces = take_step(sampler, state, kind, particles)
+    return state, jax.lax.cond(due, lambda: with_row(sampler, state, log, due), lambda: log), forces
 
 
 def what_is_due(sampler: Sampler, state: SamplerState, kind: Array, particles: Particles) -> tuple[Array, Array]:
@@ -267,44 +276,52 @@ def _run_loop(
 ) -> tuple[SamplerState, AbstractEngine, Log]:
     Loop.n_traces += 1
 
-    def turn(kept: tuple[Sampler, Any, Array], carried: tuple[SamplerState, Log]) -> tuple[SamplerState, Log, Any, Any]:
+    def turn(kept: tuple[Sampler, Any, Array], state: SamplerState) -> tuple[SamplerState, Any, tuple]:
         sampler, handed, log_every = kept
         kind, particles = engine.unpack(handed)
-        state, log, forces = take_turn(sampler, *carried, kind, particles, log_every, batched=batched)
-        due = what_is_due(sampler, state, kind, particles) if sampler.learns else ()
-        return state, log, engine.pack(forces), due
+        row_is_due = is_row_due(log, state.step, kind, log_every)
+        state, forces = take_step(sampler, state, kind, particles, batched=batched)
+        due = row_is_due.astype(jnp.int32)
+        if not sampler.learns:
+            return state, engine.pack(forces), (due,)
+        learning_is_due, kT = what_is_due(sampler, state, kind, particles)
+        return state, engine.pack(forces), (due + _LEARNING * learning_is_due, kT)
 
     stopped = partial(_stopped, sampler, batched=batched)
 
     def body(carry: tuple) -> tuple:
-        state, log, engine, handed, _ = carry
-        kept, carried = (sampler, handed, log_every), (state, log)
-        state, log, forces, due = as_one_function(turn, kept, carried) if fuse else turn(kept, carried)
+        state, engine, handed, _ = carry
+        kept = (sampler, handed, log_every)
+        state, forces, due = as_one_function(turn, kept, state) if fuse else turn(kept, state)
         if sampler.stops and batched:
             engine = engine.hold(stopped(state))
         if sampler.stops and not batched:  # the engine stays where it is, at a force evaluation
             engine, handed = jax.lax.cond(stopped(state), lambda: (engine, handed), lambda: engine.advance(forces))
         else:
             engine, handed = engine.advance(forces)
-        return state, log, engine, handed, due
+        return state, engine, handed, due
 
     def goes_on(carry: tuple) -> Bool[Array, ""]:
-        running = engine.is_running(carry[3])
+        running = engine.is_running(carry[2])
         return running & ~jnp.all(stopped(carry[0])) if sampler.stops else running
 
     def until_due(carry: tuple) -> tuple:
-        """Turns until something is due, then what is."""
-        carry = jax.lax.while_loop(lambda carry: goes_on(carry) & ~carry[-1][0], body, carry)
-        state, *rest, (due, kT) = carry
-        state = jax.lax.cond(due, lambda: learned(sampler, state, kT, batched=batched), lambda: state)
-        return state, *rest, (jnp.zeros_like(due), kT)
+        """Turns until something is due, then what is: a row of the log, learning. So the turns between pay for neither."""
+        log, *rest = carry
+        state, *rest, (due, *kT) = jax.lax.while_loop(
+            lambda carry: goes_on(carry) & (carry[-1][0] == 0), body, tuple(rest)
+        )
+        log = with_row(sampler, state, log, due % _LEARNING > 0, batched=batched)
+        if sampler.learns:
+            state = jax.lax.cond(due >= _LEARNING, lambda: learned(sampler, state, *kT, batched=batched), lambda: state)
+        return log, state, *rest, (jnp.zeros_like(due), *kT)
 
     engine, handed = engine.begin()
-    nothing_due = ()
+    nothing_due = (jnp.zeros((), dtype=jnp.int32),)
     if sampler.learns:
-        nothing_due = jnp.zeros((), dtype=bool), sampler.temperature(engine.unpack(handed)[1])
-    carry = (state, log, engine, handed, nothing_due)
-    state, log, engine, *_ = jax.lax.while_loop(goes_on, until_due if sampler.learns else body, carry)
+        nothing_due += (sampler.temperature(engine.unpack(handed)[1]),)
+    carry = (log, state, engine, handed, nothing_due)
+    log, state, engine, *_ = jax.lax.while_loop(lambda carry: goes_on(carry[1:]), until_due, carry)
     return state, engine, log
 
 
