@@ -13,7 +13,7 @@ import pytest
 
 import pysamp
 from pysamp import loop
-from pysamp.backends.openmm import _HostEngine
+from pysamp.backends.openmm_host import HostEngine
 from pysamp.colvars import DihedralAngle
 from pysamp.methods import ABF, HarmonicBias, Metadynamics
 
@@ -29,7 +29,7 @@ METHODS = {
 
 def compiled_text(bound) -> str:
     with jax.enable_x64(True):
-        engine = _HostEngine(
+        engine = HostEngine(
             address=jax.device_put(np.int64(0)),
             n_atoms=len(bound.sampler.atoms),
             periodic=bound.system.periodic,
