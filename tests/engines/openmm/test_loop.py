@@ -72,10 +72,11 @@ def test_a_step_is_one_function(systems, name):
     assert not re.search(r"custom_call_target=\"(?!pysamp)", text)
 
 
-def test_unusual_samplers():
+@pytest.mark.parametrize("which", [(), pytest.param(("--all",), marks=pytest.mark.validation)])
+def test_unusual_samplers(which):
     script = Path(__file__).with_name("unusual_samplers.py")
     result = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), *which],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
