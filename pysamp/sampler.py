@@ -9,10 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
+from ._exchange import BiasForces, Particles, SamplerState, type_of_lists
+from ._momenta import Momenta, constraints_of, momenta_of
+from ._points import Points, check_atoms, indices, locate
 from .colvars._neighbors import NeighborList, with_room
-from .colvars.base import AbstractCV, Energy, Group, evaluated
+from .colvars.base import AbstractCV, Energy, evaluated
 from .errors import InvalidInputError, UnsupportedError
 from .methods.base import AbstractMethod, Bias, Observation
 from .snapshot import Cell, Snapshot, type_of_reduction
@@ -25,166 +28,6 @@ _NOT_TRACEABLE = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.ConcretizationTypeError,
 )
-
-
-class Particles(eqx.Module):
-    """What an engine hands over at a force evaluation: the sampler's atoms, in the order of ``Sampler.atoms``, and the box.
-
-    Attributes:
-        positions: [length].
-        box: box vectors as rows [length], or None.
-        velocities: velocities half a step before the positions [length/time], or None where no method asks for them.
-        energy: potential energy of the engine without the bias [energy], or None where no CV asks for it.
-        kT: thermal energy at this step, where a thermostat changes it during a run [energy]; None for the sampler's.
-    """
-
-    positions: Float[Array | np.ndarray, "... k 3"]
-    box: Float[Array | np.ndarray, "... 3 3"] | None = None
-    velocities: Float[Array | np.ndarray, "... k 3"] | None = None
-    energy: Float[Array | np.ndarray, "..."] | None = None
-    kT: Float[Array | np.ndarray, "..."] | None = None
-
-    @property
-    def points(self) -> Float[Array | np.ndarray, "m 3"]:
-        """The positions of one replica and, where the energy was handed over, one more row: (energy, 0, 0)."""
-        if self.energy is None:
-            return self.positions
-        row = jnp.zeros((1, 3), dtype=jnp.result_type(self.positions)).at[0, 0].set(self.energy)
-        return jnp.concatenate([jnp.asarray(self.positions), row])
-
-
-class BiasForces(eqx.Module):
-    """What goes back to the engine.
-
-    Attributes:
-        energy: bias energy, summed over methods [energy].
-        forces: force on each of the sampler's atoms [energy/length].
-        virial: minus the derivative of the energy with respect to a strain of positions and box together [energy], where
-            the engine wants it.
-        slope: derivative of the bias energy with respect to the engine's potential energy, or None where no CV asks for that
-            energy. The engine must add ``slope`` times its own forces (and virial), on all particles.
-    """
-
-    energy: Float[Array, ""]
-    forces: Float[Array, "k 3"]
-    virial: Float[Array, "3 3"] | None = None
-    slope: Float[Array, ""] | None = None
-
-    @property
-    def packed(self) -> Float[Array, " m"]:
-        """One array: energy, forces, of the virial what is above and on the diagonal (xx, xy, xz, yy, yz, zz), slope."""
-        parts = [self.energy[None], self.forces.reshape(-1)]
-        if self.virial is not None:
-            parts.append(self.virial[np.triu_indices(3)])
-        if self.slope is not None:
-            parts.append(self.slope[None])
-        return jnp.concatenate(parts)
-
-
-type_of_lists = tuple[tuple[tuple[NeighborList, ...], ...], ...]
-
-
-class SamplerState(eqx.Module):
-    """Everything that changes from step to step.
-
-    Attributes:
-        step: number of MD steps that the methods have seen.
-        key: data of the run's random key; a typed key would make every call of a compiled function ten times slower.
-        methods: one state per method.
-        xi: CVs at the last step, methods one after the other.
-        forces: bias forces on them at the last step [energy / CV unit].
-        energies: bias energy of each method at the last step [energy].
-        lists: neighbour lists of each method's CVs, of those that want some. They save time only: whatever they hold, the
-            bias is the same to rounding.
-    """
-
-    step: Int[Array, ""]
-    key: UInt32[Array, " w"]
-    methods: tuple[Any, ...]
-    xi: Float[Array, " n"]
-    forces: Float[Array, " n"]
-    energies: Float[Array, " m"]
-    lists: type_of_lists = ()
-
-
-class _Points(eqx.Module):
-    """Where the points of one CV are among the sampler's atoms."""
-
-    groups: tuple[tuple[int, ...], ...] = eqx.field(static=True)
-    weights: tuple[Float[np.ndarray, " _"] | None, ...]
-    whole: tuple[bool, ...] = eqx.field(static=True)
-
-    def __call__(self, x: Float[Array | np.ndarray, "k 3"], cell: Cell) -> Float[Array, "p 3"]:
-        if all(weight is None for weight in self.weights):
-            return _take(x, tuple(group[0] for group in self.groups))
-        return jnp.stack(
-            [
-                _take(x, group)[0] if weight is None else _center(_take(x, group), weight, Cell() if whole else cell)
-                for group, weight, whole in zip(self.groups, self.weights, self.whole, strict=True)
-            ]
-        )
-
-
-class _Momenta(eqx.Module):
-    """Masses and constraints that the generalized momentum of one method involves, as places among the sampler's atoms.
-
-    Attributes:
-        inverse_masses: of the sampler's atoms.
-        clusters: the constraints, those that share particles together.
-    """
-
-    inverse_masses: Float[np.ndarray, " k"]
-    clusters: tuple[tuple[tuple[int, int], ...], ...] = eqx.field(static=True)
-
-    def __call__(self, jacobian: Float[Array, "n k 3"], particles: Particles, cell: Cell) -> Float[Array, " n"]:
-        """Momentum conjugate to xi: the inverse of the effective inverse mass, times the velocity of xi.
-
-        With J = d xi / d x and M the masses, the effective inverse mass is Z = J M^-1 J^T. Under constraints with
-        gradients G it loses what they take away: Z - J M^-1 G^T (G M^-1 G^T)^-1 G M^-1 J^T. Without that correction the
-        mean force is wrong by the ratio of the two, some percent for a CV on an atom with a constrained hydrogen.
-        """
-        if particles.velocities is None:
-            raise ValueError("the engine handed over no velocities")
-        velocity = jnp.sum(jacobian * particles.velocities[None], axis=(1, 2))
-        return _solve(self.inverse_mass(jacobian, particles, cell), velocity[:, None])[:, 0]
-
-    def inverse_mass(self, jacobian: Float[Array, "n k 3"], particles: Particles, cell: Cell) -> Float[Array, "n n"]:
-        """Effective inverse mass matrix of xi."""
-        inverse_masses = jnp.asarray(self.inverse_masses)
-        weighted = jacobian * inverse_masses[None, :, None]
-        inverse_mass = jnp.sum(weighted[:, None] * jacobian[None], axis=(2, 3))
-        for cluster in self.clusters:
-            first = _take(particles.positions, tuple(a for a, _ in cluster))
-            second = _take(particles.positions, tuple(b for _, b in cluster))
-            bond = cell.displacement(first, second)
-            coupling = jnp.stack(
-                [
-                    jnp.sum((weighted[:, b] - weighted[:, a]) * bond[i][None], axis=-1)
-                    for i, (a, b) in enumerate(cluster)
-                ]
-            )
-            reaction = _solve(self._metric(cluster, bond, inverse_masses), coupling)
-            inverse_mass = inverse_mass - jnp.sum(coupling[:, :, None] * reaction[:, None, :], axis=0)
-        return inverse_mass
-
-    @staticmethod
-    def _metric(
-        cluster: tuple[tuple[int, int], ...], bond: Float[Array, "m 3"], inverse_masses: Float[Array, " k"]
-    ) -> Float[Array, "m m"]:
-        """G M^-1 G^T for the gradients G of the constraints' squared distances (halved)."""
-        zero = jnp.zeros(())
-        rows = []
-        for i, (a, b) in enumerate(cluster):
-            row = []
-            for j, (c, d) in enumerate(cluster):
-                shared = [
-                    sign * inverse_masses[p]
-                    for p, q, sign in ((a, c, 1.0), (a, d, -1.0), (b, c, -1.0), (b, d, 1.0))
-                    if p == q
-                ]
-                row.append(sum(shared) * jnp.dot(bond[i], bond[j]) if shared else zero)
-            rows.append(jnp.stack(row))
-        return jnp.stack(rows)
 
 
 class Sampler(eqx.Module):
@@ -212,8 +55,8 @@ class Sampler(eqx.Module):
     orthorhombic: bool = eqx.field(static=True)
     reduction: type_of_reduction | None = eqx.field(static=True)
     wants_virial: bool = eqx.field(static=True)
-    points: tuple[tuple[_Points, ...], ...]
-    momenta: tuple[_Momenta | None, ...]
+    points: tuple[tuple[Points, ...], ...]
+    momenta: tuple[Momenta | None, ...]
     walkers: int = eqx.field(static=True, default=1)
 
     @classmethod
@@ -236,25 +79,26 @@ class Sampler(eqx.Module):
         n_particles = len(system.masses)
         for method in methods:
             for cv in method.cvs:
-                _check_atoms(cv, n_particles)
+                check_atoms(cv, n_particles)
         needs_energy = _needs_energy(methods, system)
         methods = tuple(_resolved(method, system) for method in methods)
         order: dict[int, int] = {}
         for method in methods:
             for cv in method.cvs:
-                for index in _indices(cv):
+                for index in indices(cv):
                     order.setdefault(index, len(order))
         partners = {
-            i: _constraint_cluster([index for cv in method.cvs for index in _indices(cv)], system)
+            i: constraints_of([index for cv in method.cvs for index in indices(cv)], system)
             for i, method in enumerate(methods)
             if {"momentum", "inverse_mass"} & method.needs
         }
         for pairs in partners.values():
             for index in (index for pair in pairs for index in pair):
                 order.setdefault(index, len(order))
-        points = tuple(tuple(_locate(cv, order, system) for cv in method.cvs) for method in methods)
+        points = tuple(tuple(locate(cv, order, system) for cv in method.cvs) for method in methods)
         momenta = tuple(
-            _momenta(method, order, partners[i], system) if i in partners else None for i, method in enumerate(methods)
+            momenta_of(method, order, partners[i], system) if i in partners else None
+            for i, method in enumerate(methods)
         )
         kT = system.kT
         if kT is None:
@@ -459,7 +303,7 @@ class Sampler(eqx.Module):
         """The neighbour lists for the present positions."""
         cell, all_points = self.cell(particles.box), self._points(particles)
 
-        def renewed(cv: AbstractCV, points: _Points, lists: tuple[NeighborList, ...]) -> tuple[NeighborList, ...]:
+        def renewed(cv: AbstractCV, points: Points, lists: tuple[NeighborList, ...]) -> tuple[NeighborList, ...]:
             if not lists:
                 return ()
             x = points(all_points, cell)
@@ -483,7 +327,7 @@ class Sampler(eqx.Module):
         cell, places = self.cell(particles.box), self._points(particles)
         return jnp.concatenate([_value(cv, points, places, cell, ()) for cv, points in self._cvs(index)])
 
-    def _cvs(self, index: int) -> list[tuple[AbstractCV, _Points]]:
+    def _cvs(self, index: int) -> list[tuple[AbstractCV, Points]]:
         return list(zip(self.methods[index].cvs, self.points[index], strict=True))
 
     def observe(
@@ -542,7 +386,7 @@ class Sampler(eqx.Module):
 
 
 def _value(
-    cv: AbstractCV, points: _Points, places: Any, cell: Cell, lists: tuple[NeighborList, ...]
+    cv: AbstractCV, points: Points, places: Any, cell: Cell, lists: tuple[NeighborList, ...]
 ) -> Float[Array, " n"]:
     """A CV's components."""
     try:
@@ -600,11 +444,6 @@ def as_methods(methods: Any) -> tuple[AbstractMethod, ...]:
     return result
 
 
-def _indices(cv: AbstractCV) -> tuple[int, ...]:
-    points = (point for point in cv.atoms if not isinstance(point, Energy))
-    return tuple(i for point in points for i in (point.indices if isinstance(point, Group) else (point,)))
-
-
 def _needs_energy(methods: Sequence[AbstractMethod], system: System) -> bool:
     """Whether a CV takes the engine's potential energy."""
     takers = [(m, cv) for m in methods for cv in m.cvs if any(isinstance(point, Energy) for point in cv.atoms)]
@@ -625,128 +464,6 @@ def _needs_energy(methods: Sequence[AbstractMethod], system: System) -> bool:
     return True
 
 
-def _check_atoms(cv: AbstractCV, n_particles: int) -> None:
-    wrong = [i for i in _indices(cv) if i >= n_particles]
-    if wrong:
-        raise InvalidInputError(
-            f"{cv.name} refers to particle {wrong[0]}, but the system has {n_particles} particles, numbered from 0 to "
-            f"{n_particles - 1}."
-        )
-
-
 def _resolved(method: AbstractMethod, system: System) -> AbstractMethod:
     """The method with CVs that know what they take from the engine."""
     return eqx.tree_at(lambda m: m.cvs, method, tuple(cv.resolved(system) for cv in method.cvs))
-
-
-def _locate(cv: AbstractCV, order: dict[int, int], system: System) -> _Points:
-    groups, weights, whole = [], [], []
-    for point in cv.atoms:
-        whole.append(isinstance(point, Group) and _is_in_one_molecule(point.indices, system.molecules))
-        if isinstance(point, Energy):
-            groups.append((len(order),))  # after all atoms
-            weights.append(None)
-        elif isinstance(point, Group):
-            groups.append(tuple(order[i] for i in point.indices))
-            weight = system.masses[list(point.indices)] if point.weights is None else np.asarray(point.weights)
-            if not weight.sum() > 0:
-                raise InvalidInputError(
-                    f"The group {list(point.indices)[:10]} of {cv.name} has no mass; give Group(..., weights=1) for its "
-                    "centre of geometry."
-                )
-            weights.append(weight / weight.sum())
-        else:
-            groups.append((order[point],))
-            weights.append(None)
-    return _Points(tuple(groups), tuple(weights), tuple(whole))
-
-
-def _is_in_one_molecule(indices: Sequence[int], molecules: Int[np.ndarray, " n"] | None) -> bool:
-    if molecules is None:
-        return False
-    found = molecules[list(indices)]
-    return bool(found[0] >= 0 and (found == found[0]).all())
-
-
-def _constraint_cluster(atoms: Sequence[int], system: System) -> list[tuple[int, int]]:
-    """All constraints that are tied, directly or through others, to one of ``atoms``."""
-    partners: dict[int, list[int]] = {}
-    for k, (a, b) in enumerate(system.constraints.tolist()):
-        partners.setdefault(a, []).append(k)
-        partners.setdefault(b, []).append(k)
-    found: dict[int, None] = {}
-    queue, seen = list(dict.fromkeys(atoms)), set(atoms)
-    while queue:
-        for k in partners.get(queue.pop(), []):
-            found.setdefault(k)
-            for other in system.constraints[k].tolist():
-                if other not in seen:
-                    seen.add(other)
-                    queue.append(other)
-    return [(int(a), int(b)) for a, b in system.constraints[sorted(found)]]
-
-
-def _momenta(
-    method: AbstractMethod, order: dict[int, int], pairs: Sequence[tuple[int, int]], system: System
-) -> _Momenta:
-    name = type(method).__name__
-    if "momentum" in method.needs and system.momentum_timestep is None:
-        raise InvalidInputError(
-            f"{name} needs the momenta of a leapfrog or velocity-Verlet-like integrator with a fixed step, which this "
-            "engine or integrator does not give. Use one that has them (OpenMM: LangevinMiddleIntegrator), or a method "
-            "that needs no momenta, such as Metadynamics."
-        )
-    atoms = {index for cv in method.cvs for index in _indices(cv)}
-    followers = sorted(atoms & system.massless)
-    if followers:
-        raise InvalidInputError(
-            f"{name} needs momenta, but particle {followers[0]} is a virtual site, which has none. Use the particles that "
-            "define it."
-        )
-    masses = system.masses[list(order)]
-    inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)
-    clusters: list[list[tuple[int, int]]] = []
-    for pair in pairs:
-        touched = [cluster for cluster in clusters if any(set(pair) & set(other) for other in cluster)]
-        clusters = [cluster for cluster in clusters if cluster not in touched]
-        clusters.append([other for cluster in touched for other in cluster] + [pair])
-    places = tuple(tuple((order[a], order[b]) for a, b in cluster) for cluster in clusters)
-    return _Momenta(inverse, places)
-
-
-def _take(x: Float[Array | np.ndarray, "k 3"], places: tuple[int, ...]) -> Float[Array, "p 3"]:
-    """Rows of ``x``. A slice where they are contiguous and single rows where they are few: XLA fuses both, forward and back."""
-    if places == tuple(range(places[0], places[0] + len(places))):
-        return jnp.asarray(x[places[0] : places[0] + len(places)])
-    if len(places) <= 16:
-        return jnp.stack([x[i] for i in places])
-    unique = len(set(places)) == len(places)  # not so in a combination of CVs that share particles
-    return jnp.asarray(x).at[np.asarray(places)].get(mode="promise_in_bounds", unique_indices=unique)
-
-
-def _center(x: Float[Array, "g 3"], weights: Float[Array | np.ndarray, " g"], cell: Cell) -> Float[Array, "3"]:
-    """Weighted centre of a group made whole along its list (without building the whole group)."""
-    weights = jnp.asarray(weights)
-    if cell.box is None:
-        return weights @ x
-    remaining = jnp.cumsum(weights[::-1])[::-1][1:]
-    return x[0] + remaining @ cell.displacement(x[:-1], x[1:])
-
-
-def _solve(matrix: Float[Array, "n n"], right: Float[Array, "n m"]) -> Float[Array, "n m"]:
-    """Solve a positive definite system; small ones unrolled, which keeps the step one compiled function."""
-    n = matrix.shape[0]
-    if n > 8:
-        return jnp.linalg.solve(matrix, right)
-    rows = [matrix[i] for i in range(n)]
-    values = [right[i] for i in range(n)]
-    for i in range(n):
-        for j in range(i + 1, n):
-            factor = rows[j][i] / rows[i][i]
-            rows[j] = rows[j] - factor * rows[i]
-            values[j] = values[j] - factor * values[i]
-    result: list = [None] * n
-    for i in reversed(range(n)):
-        rest = sum((rows[i][j] * result[j] for j in range(i + 1, n)), jnp.zeros_like(values[i]))
-        result[i] = (values[i] - rest) / rows[i][i]
-    return jnp.stack(result)

@@ -19,7 +19,9 @@ from ..counted_loop import run_counted
 from ..errors import SimulationError, UnsupportedError
 from ..loop import FINISHED, AbstractEngine
 from ..sampler import BiasForces, Particles
-from .openmm import OpenMMBound, unpack_particles, updates_context_state
+from .openmm_bound import OpenMMBound
+from .openmm_host import unpack_particles
+from .openmm_system import updates_context_state
 
 __all__ = ["CudaBound", "DeviceBound", "DeviceEngine", "FixedPointView", "SortedView"]
 

@@ -22,7 +22,7 @@ __all__ = ["check_cv"]
 _INVARIANCES = frozenset({"translation", "rotation", "image", "permutation"})
 
 
-def check_cv(cv: AbstractCV, snapshot: Snapshot, *, degenerate: bool = True, seed: int = 0) -> None:
+def check_cv(cv: AbstractCV, snapshot: Snapshot, *, degenerate: bool = True, eager: bool = True, seed: int = 0) -> None:
     """Check that a collective variable keeps the contract of all CVs, at the positions of a snapshot.
 
     In float64: the number of components and their labels; gradient and strain derivative (the virial) against finite
@@ -33,6 +33,7 @@ def check_cv(cv: AbstractCV, snapshot: Snapshot, *, degenerate: bool = True, see
         cv: the collective variable.
         snapshot: positions at which the CV is smooth, with a box or without.
         degenerate: False for a CV that has no meaning at coinciding points, whatever one does.
+        eager: False leaves out the value outside of jit, for which JAX compiles every operation by itself.
         seed: for the random directions.
 
     Raises:
@@ -47,11 +48,11 @@ def check_cv(cv: AbstractCV, snapshot: Snapshot, *, degenerate: bool = True, see
         >>> check_cv(Distance([0, 3]), Snapshot(positions, None, np.ones(5)))
     """
     with jax.enable_x64(True):
-        _Check(cv, snapshot, seed).run(degenerate)
+        _Check(cv, snapshot, eager, seed).run(degenerate)
 
 
 class _Check:
-    def __init__(self, cv: AbstractCV, snapshot: Snapshot, seed: int):
+    def __init__(self, cv: AbstractCV, snapshot: Snapshot, eager: bool, seed: int):
         self.rng = np.random.default_rng(seed)
         self.cell = snapshot.cell
         masses = np.asarray(snapshot.masses, dtype=np.float64)
@@ -67,9 +68,11 @@ class _Check:
         self.box = None if snapshot.box is None else np.asarray(snapshot.box, dtype=np.float64)
         self.periods = (cv.period,) * cv.n_components
         self.scale = float(np.std(self.x, axis=0).max()) or 1.0
-        self.value = np.asarray(self.xi(self.x, self.box))  # not jitted
-        points = jit_in_haste(lambda x: self.sampler.points[0][0](x, self.cell))
-        self.points = np.asarray(points(self.x))  # atoms, and centres of groups
+        points = lambda x: self.sampler.points[0][0](x, self.cell)  # noqa: E731 - atoms, and centres of groups
+        value, self.points = jax.tree.map(
+            np.asarray, jit_in_haste(lambda x, box: (self.xi(x, box), points(x)))(self.x, self.box)
+        )
+        self.value = np.asarray(self.xi(self.x, self.box)) if eager else value
 
     def xi(self, x: Any, box: Any) -> Float[Array, " n"]:
         """The CV of the sampler's atoms."""

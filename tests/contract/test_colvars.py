@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 
 import pysamp.colvars
 from pysamp.colvars import (
@@ -273,13 +274,15 @@ def test_every_public_cv_has_an_entry():
     assert public - {"AbstractContacts", "AbstractCV"} == set(ENTRIES)
 
 
-# Everything in the most general box; in the others one CV of each kind of code by default, and all of them with -m validation.
+# Everything in the most general box; in the others, and outside of jit, one CV of each kind of code by default, and all of them
+# with -m validation.
 EVERYWHERE = {"Angle", "Combination", "CoordinationNumber", "DihedralAngle", "Distance", "RMSD"}
 OF_THE_BOX = {"CellAngle", "CellLength", "Density", "Volume"}
 CASES = [
     pytest.param(
         entries[0],
         box,
+        box != "triclinic" or name in EVERYWHERE,
         id=f"{entries[0].name[:50]}-{box}",
         marks=[] if box == "triclinic" or name in EVERYWHERE else pytest.mark.validation,
     )
@@ -288,13 +291,15 @@ CASES = [
     if not (name in OF_THE_BOX and box == "no box")
 ]
 CASES += [
-    pytest.param(cv, "triclinic", id=f"{cv.name[:50]}-triclinic") for entries in ENTRIES.values() for cv in entries[1:]
+    pytest.param(cv, "triclinic", False, id=f"{cv.name[:50]}-triclinic")
+    for entries in ENTRIES.values()
+    for cv in entries[1:]
 ]
 
 
-@pytest.mark.parametrize(("cv", "box"), CASES)
-def test_contract(cv, box):
-    check_cv(cv, snapshot(BOXES[box]))
+@pytest.mark.parametrize(("cv", "box", "eager"), CASES)
+def test_contract(cv, box, eager):
+    check_cv(cv, snapshot(BOXES[box]), eager=eager)
 
 
 BROKEN = {
@@ -312,6 +317,12 @@ def test_broken_cvs_are_found(fault):
     """The checks themselves: each of these CVs has one fault."""
     with pytest.raises(AssertionError, match=fault):
         check_cv(custom(BROKEN[fault], atoms=[0, 1]), snapshot(BOXES["triclinic"]))
+
+
+def test_a_value_that_differs_outside_of_jit_is_found():
+    cv = custom(lambda x, cell: x[0, 0] * (1.0 if isinstance(x, Tracer) else 1.1), atoms=[0])
+    with pytest.raises(AssertionError, match="changes under jit"):
+        check_cv(cv, snapshot(BOXES["triclinic"]))
 
 
 @pytest.mark.parametrize("invariance", ["translation", "rotation", "image", "permutation"])

@@ -16,8 +16,9 @@ openmm = pytest.importorskip("openmm")
 
 import pysamp  # noqa: E402
 from pysamp import bind, describe  # noqa: E402
-from pysamp.backends.openmm import PythonForceBound, PythonForceRoute  # noqa: E402
+from pysamp.backends.openmm import PythonForceRoute  # noqa: E402
 from pysamp.backends.openmm_cuda import CudaBound  # noqa: E402
+from pysamp.backends.openmm_python_force import PythonForceBound  # noqa: E402
 from pysamp.colvars import Component, Distance  # noqa: E402
 from pysamp.methods import HarmonicBias, Metadynamics, Unbiased  # noqa: E402
 from pysamp.sampler import Sampler  # noqa: E402

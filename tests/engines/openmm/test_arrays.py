@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import pysamp
-from pysamp.backends.openmm import PythonForceRoute, _load_native
+from pysamp.backends.openmm import PythonForceRoute
+from pysamp.backends.openmm_host import load_native
 from pysamp.backends.view import View
 from pysamp.colvars import Distance
 from pysamp.methods import HarmonicBias
@@ -20,7 +21,7 @@ PAGE = mmap.PAGESIZE
 
 @pytest.fixture
 def native():
-    module, reason = _load_native()
+    module, reason = load_native()
     assert module is not None, reason
     return module
 

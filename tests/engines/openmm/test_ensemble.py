@@ -5,6 +5,7 @@ import pytest
 from openmm import AndersenThermostat, CustomIntegrator, LangevinIntegrator, NoseHooverIntegrator, VerletIntegrator
 
 import pysamp
+from pysamp.backends.openmm_host import NativeBound
 from pysamp.colvars import Component
 from pysamp.methods import HarmonicBias
 
@@ -64,7 +65,7 @@ def test_variance(systems, route, case):
     with pysamp.bind(route(context), BIAS) as bound:
         assert float(bound.sampler.kT) == pytest.approx(1.0)
         bound.run(200)
-        n_steps = 20_000 if isinstance(bound, pysamp.backends.openmm.NativeBound) else 5000
+        n_steps = 20_000 if isinstance(bound, NativeBound) else 5000
         xi = bound.run(n_steps, log_every=20)[0, :, 1 : N + 1]
     sigma = 0.006 * np.sqrt(20_000 / n_steps)
     assert np.var(xi) == pytest.approx(0.5, abs=5 * sigma)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import pysamp
-from pysamp.backends.openmm import NativeBound
+from pysamp.backends.openmm_host import NativeBound
 from pysamp.colvars import Distance, custom
 from pysamp.methods import HarmonicBias, Metadynamics, Unbiased
 from pysamp.methods.base import AbstractStaticBias

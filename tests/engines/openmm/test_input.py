@@ -6,6 +6,9 @@ import pytest
 
 import pysamp
 from pysamp.backends import openmm as backend
+from pysamp.backends import openmm_host
+from pysamp.backends.openmm_host import NativeBound, load_native
+from pysamp.backends.openmm_python_force import PythonForceBound
 from pysamp.colvars import Distance
 from pysamp.methods import HarmonicBias, Metadynamics
 
@@ -84,13 +87,13 @@ def test_no_steps(systems, route):
 
 def test_another_version_of_openmm(systems, monkeypatch):
     """Falls back to PythonForce, and says so once."""
-    native, _ = backend._load_native()
+    native, _ = load_native()
     monkeypatch.setattr(native, "openmm_version", "7.0")
     check_fallback(systems, "built for OpenMM 7.0 and this is 8")
 
 
 def test_another_copy_of_openmm(systems, monkeypatch):
-    native, _ = backend._load_native()
+    native, _ = load_native()
     monkeypatch.setattr(native, "library_address", lambda: 64)
     check_fallback(systems, "another copy of OpenMM")
 
@@ -99,7 +102,7 @@ def test_no_extension(systems, monkeypatch):
     def fail(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(backend.importlib, "import_module", fail)
+    monkeypatch.setattr(openmm_host.importlib, "import_module", fail)
     check_fallback(systems, "extension is not there")
 
 
@@ -108,7 +111,7 @@ def check_fallback(systems, message):
     with pytest.warns(pysamp.PysampWarning, match=message) as record:
         for _ in range(2):
             with pysamp.bind(systems.dimer(), BIAS) as bound:
-                assert isinstance(bound, backend.PythonForceBound)
+                assert isinstance(bound, PythonForceBound)
                 assert bound.run(3, log_every=1).shape == (1, 3, 3)
     assert len(record) == 1
 
@@ -119,4 +122,4 @@ def test_the_native_route_is_there(systems):
         warnings.simplefilter("error")
         for platform in ("Reference", "CPU"):
             with pysamp.bind(systems.dimer(platform=platform), BIAS) as bound:
-                assert isinstance(bound, backend.NativeBound)
+                assert isinstance(bound, NativeBound)

@@ -13,7 +13,7 @@ import pytest
 
 import pysamp
 from pysamp import loop
-from pysamp.backends.openmm import _HostEngine
+from pysamp.backends.openmm_host import HostEngine
 from pysamp.colvars import DihedralAngle
 from pysamp.methods import ABF, HarmonicBias, Metadynamics
 
@@ -29,7 +29,7 @@ METHODS = {
 
 def compiled_text(bound) -> str:
     with jax.enable_x64(True):
-        engine = _HostEngine(
+        engine = HostEngine(
             address=jax.device_put(np.int64(0)),
             n_atoms=len(bound.sampler.atoms),
             periodic=bound.system.periodic,
@@ -74,10 +74,11 @@ def test_a_step_is_one_function(systems, name):
     assert not re.search(r"custom_call_target=\"(?!pysamp)", text)
 
 
-def test_unusual_samplers():
+@pytest.mark.parametrize("which", [(), pytest.param(("--all",), marks=pytest.mark.validation)])
+def test_unusual_samplers(which):
     script = Path(__file__).with_name("unusual_samplers.py")
     result = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), *which],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

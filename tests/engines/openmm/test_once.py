@@ -13,7 +13,9 @@ from openmm import (
     MTSIntegrator,
     MTSLangevinIntegrator,
     NoseHooverIntegrator,
+    Platform,
     VerletIntegrator,
+    app,
     unit,
 )
 
@@ -113,6 +115,30 @@ def test_each_step_is_seen_once(systems, route, name):
     assert steps.tolist() == [*range(24), 21, 22, 23]
     assert int(state.step) == 24
     assert int(state.methods[0].n_hills) == 23 // 4  # none at step 0
+
+
+def test_reporters_that_ask_for_energy_and_forces_are_no_steps(systems, route):
+    """Between the steps of a run, under a barostat: hills at the same steps as without them."""
+
+    class Curious:
+        def describeNextReport(self, simulation):  # noqa: N802 - OpenMM's name
+            return {"steps": 1, "include": ["positions", "forces", "energy"]}
+
+        def report(self, simulation, state):
+            LocalEnergyMinimizer.minimize(simulation.context, maxIterations=1)
+            energies.append(state.getPotentialEnergy())
+
+    energies = []
+    platform = Platform.getPlatformByName("Reference")
+    simulation = app.Simulation(app.Topology(), systems.gas_system(barostat=3), systems.langevin(), platform)
+    simulation.context.setPositions(systems.gas_positions())
+    simulation.context.setVelocitiesToTemperature(300.0, 1)
+    simulation.reporters.append(Curious())
+    run = pysamp.run(METHOD, lambda: route(simulation), 21, log_every=1, progress=False)
+    assert len(energies) == 21
+    assert run.log.step.values.tolist() == [*range(21)]
+    assert int(run.states[0].step) == 21
+    assert int(run.states[0].methods[0].n_hills) == 20 // 4
 
 
 def test_the_barostat_asks_for_more_evaluations_than_there_are_steps(systems):

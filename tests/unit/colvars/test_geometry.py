@@ -89,28 +89,28 @@ def test_dihedral_is_computed_without_gathers_or_library_calls():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "says"),
     [
-        lambda: Distance([0]),
-        lambda: Distance([0, 0]),
-        lambda: Distance([0, -1]),
-        lambda: Distance([0, 1.5]),
-        lambda: Distance([0, True]),
-        lambda: Distance("01"),
-        lambda: Distance([[0, 1], [2]]),
-        lambda: Angle([0, 1]),
-        lambda: DihedralAngle([0, 1, 2]),
-        lambda: Component([0], axis=3),
-        lambda: Component([0, 1, 2], axis=0),
-        lambda: Group([]),
-        lambda: Group([1, 1]),
-        lambda: Group([0, 1], weights=[1.0]),
-        lambda: Group([0, 1], weights=[1.0, -1.0]),
-        lambda: Group([0, 1], weights=[1.0, float("nan")]),
+        (lambda: Distance([0]), r"needs 2 atoms or groups \(.*\), got 1"),
+        (lambda: Distance([0, 0]), r"the same particle or group twice: \[0, 0\]"),
+        (lambda: Distance([0, -1]), "count from 0 upwards; got -1"),
+        (lambda: Distance([0, 1.5]), r"an integer counted from 0; got 1\.5"),
+        (lambda: Distance([0, True]), "an integer counted from 0; got True"),
+        (lambda: Distance("01"), "a list of indices or Groups, got '01'"),
+        (lambda: Distance([[0, 1], [2]]), r"A centre of several particles is Group\(\[\.\.\.\]\)"),
+        (lambda: Angle([0, 1]), "needs 3 atoms"),
+        (lambda: DihedralAngle([0, 1, 2]), "needs 4 atoms"),
+        (lambda: Component([0], axis=3), "axis=0, 1 or 2 for x, y or z; got 3"),
+        (lambda: Component([0, 1, 2], axis=0), "one atom or group, or two"),
+        (lambda: Group([]), "at least one particle"),
+        (lambda: Group([1, 1]), r"lists a particle twice: \[1, 1\]"),
+        (lambda: Group([0, 1], weights=[1.0]), "as many weights, got 1"),
+        (lambda: Group([0, 1], weights=[1.0, -1.0]), "finite with a positive sum"),
+        (lambda: Group([0, 1], weights=[1.0, float("nan")]), "finite with a positive sum"),
     ],
 )
-def test_bad_atoms_are_refused(make):
-    with pytest.raises(InvalidInputError):
+def test_bad_atoms_are_refused(make, says):
+    with pytest.raises(InvalidInputError, match=says):
         make()
 
 
