@@ -122,10 +122,11 @@ class ABF(AbstractMethod[ABFState]):
         place, outside = jax.vmap(lambda xi: place_in(self.grid, xi))(obs.xi)
         place = jnp.where(outside, -1, place).astype(state.place.dtype)
         outside = state.outside + jnp.sum(outside)
+        offset = jax.vmap(lambda xi: offset_in(self.grid, xi))(obs.xi)
         return eqx.tree_at(
             lambda s: (s.sums, s.block_length, s.n_steps, s.place, s.offset, s.momentum, s.outside),
             state,
-            (sums, block_length, state.n_steps + 1, place, offset_in(self.grid, obs.xi), obs.momentum, outside),
+            (sums, block_length, state.n_steps + 1, place, offset, obs.momentum, outside),
         )
 
     def bias(self, state: ABFState, obs: Observation) -> Bias:
@@ -215,7 +216,7 @@ def place_in(grid: Grid, xi: Float[Array, " n"]) -> tuple[Int[Array, ""], Bool[A
     return jnp.sum(jnp.clip(u, 0, shape - 1).astype(jnp.int64) * strides), outside
 
 
-def offset_in(grid: Grid, xi: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+def offset_in(grid: Grid, xi: Float[Array, " n"]) -> Float[Array, " n"]:
     """Distance of ``xi`` from the centre of its bin [CV unit]."""
     u = (xi - grid.lower) / (grid.upper - grid.lower) * np.asarray(grid.shape)
     return (u - jnp.floor(u) - 0.5) * grid.widths
