@@ -415,7 +415,7 @@ class Outcome:
 
 
 # Where 100 left open whether the coverage is one between 58 and 78 %.
-MORE_REPLICAS = {"double well, OPES": 300}
+MORE_REPLICAS = {"double well, OPES": 300, "periodic, ABF": 300}
 
 
 def evaluate(name: str, n_replicas: int | None = None) -> Outcome:

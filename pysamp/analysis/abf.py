@@ -15,6 +15,7 @@ from ..results import Run
 from .errors import jackknife_error
 from .free_energy import FreeEnergy, weights_of
 from .integrate import GradientIntegrator
+from .recentre import recentred
 from .sampling import blocks_of_time, check_discard, leave_out_units, n_blocks_per_replica, place_of
 
 __all__: list[str] = []
@@ -24,7 +25,7 @@ LEAST_BLOCKS, _MOST_BLOCKS = 4, 10  # of time; more than that are joined in pair
 
 @analyze.dispatch
 def _analyze_abf(method: ABF, run: Run, /, *, grid: Grid | None = None, discard: float | None = None) -> FreeEnergy:
-    """The average force in each bin, integrated; errors from blocks of time.
+    """The average force in each bin, moved to the bin's centre and integrated; errors from blocks of time.
 
     Force samples are right from the first step on, whatever the bias was, so nothing is left out unless ``discard`` says
     so. The bins are those of the method.
@@ -52,6 +53,7 @@ def _integrated(
         raise InvalidInputError(f"{type(method).__name__} has measured on its own grid; leave grid=... out.")
     grid = method.grid
     sums = np.concatenate([blocks_of_sums(s.sums, s, discard or 0.0, len(states)) for s in states])
+    sums = recentred(grid, sums)
     total = sums.sum(axis=0)
     if len(sums) < LEAST_BLOCKS or not total[:, -1].any():
         raise InvalidInputError(

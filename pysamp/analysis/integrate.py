@@ -14,7 +14,7 @@ from ..grids import Grid
 __all__ = ["GradientIntegrator"]
 
 _DIRECT = 20_000  # unknowns in 3-D up to which factorising is quick
-_COMPARABLE = 0.1  # a neighbour with fewer samples than this part is not worth its noise
+COMPARABLE = 0.1  # a neighbour with fewer samples than this part is not worth its noise
 
 
 class GradientIntegrator:
@@ -74,13 +74,7 @@ class GradientIntegrator:
         return values.reshape(self.grid.shape)
 
     def _shift(self, array: np.ndarray, axis: int, by: int) -> np.ndarray:
-        """The entries ``by`` bins further along an axis; zero beyond the end of a non-periodic one."""
-        moved = np.roll(array, -by, axis)
-        if not self.grid.periodic[axis]:
-            n = self.grid.shape[axis]
-            beyond = np.arange(max(n - by, 0), n) if by > 0 else np.arange(min(-by, n))
-            moved[(slice(None),) * axis + (beyond,)] = 0
-        return moved
+        return shifted(self.grid, array, axis, by)
 
     def _neighbours(self, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Flat indices of the sampled pairs along an axis, and whether their other neighbours may be used."""
@@ -88,7 +82,7 @@ class GradientIntegrator:
         after = self._shift(places, axis, 1)
         n = self._counts
         both = (n > 0) & (after > 0) & (self._shift(n, axis, 1) > 0) & (self.grid.shape[axis] > 1)
-        least = _COMPARABLE * np.minimum(n, self._shift(n, axis, 1))
+        least = COMPARABLE * np.minimum(n, self._shift(n, axis, 1))
         wide = (
             both & (self._shift(n, axis, -1) > least) & (self._shift(n, axis, 2) > least) & (self.grid.shape[axis] > 3)
         )
@@ -102,7 +96,7 @@ class GradientIntegrator:
                 continue
             n = self._counts
             before, after = self._shift(component, axis, -1), self._shift(component, axis, 1)
-            enough = (np.minimum(self._shift(n, axis, -1), self._shift(n, axis, 1)) > _COMPARABLE * n) & (n > 0)
+            enough = (np.minimum(self._shift(n, axis, -1), self._shift(n, axis, 1)) > COMPARABLE * n) & (n > 0)
             result -= np.where(enough, (before - 2 * component + after) / 24.0, 0.0)
         return result
 
@@ -113,6 +107,16 @@ class GradientIntegrator:
         near = flat[first] + flat[second]
         far = self._shift(component, axis, -1).reshape(-1)[first] + self._shift(component, axis, 2).reshape(-1)[first]
         return float(self.grid.widths[axis]) * np.where(wide, (9.0 * near - far) / 16.0, near / 2.0)
+
+
+def shifted(grid: Grid, array: np.ndarray, axis: int, by: int) -> np.ndarray:
+    """The entries ``by`` bins further along an axis; zero beyond the end of a non-periodic one."""
+    moved = np.roll(array, -by, axis)
+    if not grid.periodic[axis]:
+        n = grid.shape[axis]
+        beyond = np.arange(max(n - by, 0), n) if by > 0 else np.arange(min(-by, n))
+        moved[(slice(None),) * axis + (beyond,)] = 0
+    return moved
 
 
 def _solver(matrix: sp.csc_array, n_dims: int) -> Callable[[np.ndarray], np.ndarray]:

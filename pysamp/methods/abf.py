@@ -24,18 +24,21 @@ class ABFState(eqx.Module):
     """Sums of force samples, bin by bin, in consecutive blocks of time.
 
     Attributes:
-        sums: for each bin and block, the sum of samples of the force on each CV [energy / CV unit], and their number.
+        sums: for each bin and block, the sums of samples of the force on each CV [energy / CV unit] and of each CV's distance
+            from the centre of the bin [CV unit], and the number of samples.
         block_length: steps per block; doubles, and neighbouring blocks merge, whenever all blocks are full.
         n_steps: steps seen so far.
         place: bin of the last step, or -1 if it was outside.
+        offset: distance of the CVs from the centre of that bin at the last step [CV unit].
         momentum: generalized momentum at the last step.
         outside: number of steps at which a CV was outside the grid.
     """
 
-    sums: Float[Array, "bins blocks n_plus_1"]
+    sums: Float[Array, "bins blocks m"]
     block_length: Int[Array, ""]
     n_steps: Int[Array, ""]
     place: Int[Array, ""]
+    offset: Float[Array, " n"]
     momentum: Float[Array, " n"]
     outside: Int[Array, ""]
 
@@ -51,7 +54,8 @@ class ABF(AbstractMethod[ABFState]):
     whose average at fixed $\xi$ is $-\partial A / \partial \xi$ with $A = -kT \ln P(\xi)$. Constraints of the engine that
     touch the CVs' atoms reduce Z (see the sampler). The samples are averaged in the bins of a grid and the bias is
     $\lambda = -\langle F \rangle \min(1, N / N_\mathrm{full})$; outside the grid there is no bias and nothing is sampled.
-    The sums are kept in 16 blocks of time, from which error bars come.
+    The sums are kept in 16 blocks of time, from which error bars come. Where in its bin a sample was is added up too, so that
+    the analysis can tell the force at the bin's centre from that where the samples happen to crowd.
 
     Choose it for one to three CVs when the mean force is wanted or barriers are smooth. For several CVs the bias is not the
     gradient of a potential, so it reports no energy; use another method with a Monte Carlo barostat.
@@ -79,7 +83,7 @@ class ABF(AbstractMethod[ABFState]):
 
     needs: ClassVar[frozenset[str]] = frozenset({"momentum"})
     has_energy: ClassVar[bool] = False
-    own: ClassVar[frozenset[str] | None] = frozenset({"place", "momentum"})
+    own: ClassVar[frozenset[str] | None] = frozenset({"place", "offset", "momentum"})
 
     cvs: tuple[AbstractCV, ...]
     grid: Grid
@@ -107,7 +111,7 @@ class ABF(AbstractMethod[ABFState]):
         """Add the forces of all walkers since the last step to the bins where they were."""
         sums, block_length = with_free_block(state.sums, state.block_length, obs.step)
         force = (obs.momentum - state.momentum) / obs.timestep - obs.applied
-        samples = jnp.concatenate([force, jnp.ones_like(force[:, :1])], axis=1)
+        samples = jnp.concatenate([force, state.offset, jnp.ones_like(force[:, :1])], axis=1)
         samples = jnp.where(state.place[:, None] >= 0, samples, 0.0)
         block = state.n_steps // block_length
 
@@ -118,10 +122,11 @@ class ABF(AbstractMethod[ABFState]):
         place, outside = jax.vmap(lambda xi: place_in(self.grid, xi))(obs.xi)
         place = jnp.where(outside, -1, place).astype(state.place.dtype)
         outside = state.outside + jnp.sum(outside)
+        offset = jax.vmap(lambda xi: offset_in(self.grid, xi))(obs.xi)
         return eqx.tree_at(
-            lambda s: (s.sums, s.block_length, s.n_steps, s.place, s.momentum, s.outside),
+            lambda s: (s.sums, s.block_length, s.n_steps, s.place, s.offset, s.momentum, s.outside),
             state,
-            (sums, block_length, state.n_steps + 1, place, obs.momentum, outside),
+            (sums, block_length, state.n_steps + 1, place, offset, obs.momentum, outside),
         )
 
     def bias(self, state: ABFState, obs: Observation) -> Bias:
@@ -129,7 +134,7 @@ class ABF(AbstractMethod[ABFState]):
         place, outside = place_in(self.grid, obs.xi)
         total = jnp.sum(jax.lax.dynamic_index_in_dim(state.sums, place, keepdims=False), axis=0)
         # -(force / count) * min(1, count / full) without a division by zero
-        force = -total[:-1] / jnp.maximum(total[-1], self.full_samples)
+        force = -total[: self.n_cvs] / jnp.maximum(total[-1], self.full_samples)
         return Bias(jnp.zeros_like(obs.xi[0]), jnp.where(outside, 0.0, force))
 
     def truncated(self, state: ABFState, n_steps: int) -> ABFState:
@@ -145,10 +150,11 @@ def no_samples(grid: Grid, obs: Observation) -> ABFState:
     """The state before the first sample."""
     zero = jnp.zeros_like(obs.step)
     return ABFState(
-        sums=jnp.zeros((grid.size, N_BLOCKS, grid.n_dims + 1), dtype=obs.xi.dtype),
+        sums=jnp.zeros((grid.size, N_BLOCKS, 2 * grid.n_dims + 1), dtype=obs.xi.dtype),
         block_length=zero + FIRST_BLOCK,
         n_steps=zero,
         place=zero - 1,
+        offset=jnp.zeros_like(obs.xi),
         momentum=jnp.zeros_like(obs.xi),
         outside=zero,
     )
@@ -166,13 +172,15 @@ def collect(grid: Grid, state: ABFState, obs: Observation) -> ABFState:
     """Add the force since the last step, less the bias, to the bin of the last step."""
     sums, block_length = with_free_block(state.sums, state.block_length, obs.step)
     force = (obs.momentum - state.momentum) / obs.timestep - obs.applied
-    sample = jnp.where(state.place >= 0, jnp.append(force, 1.0), 0.0)
+    sample = jnp.concatenate([force, state.offset, jnp.ones_like(force[:1])])
+    sample = jnp.where(state.place >= 0, sample, 0.0)
     place, outside = place_in(grid, obs.xi)
     return ABFState(
         sums=added(sums, state.place, state.n_steps // block_length, sample),
         block_length=block_length,
         n_steps=state.n_steps + 1,
         place=jnp.where(outside, -1, place).astype(state.place.dtype),
+        offset=offset_in(grid, obs.xi),
         momentum=obs.momentum,
         outside=state.outside + outside,
     )
@@ -206,6 +214,12 @@ def place_in(grid: Grid, xi: Float[Array, " n"]) -> tuple[Int[Array, ""], Bool[A
     outside = jnp.any(~((u >= 0) & (u < shape)))
     strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
     return jnp.sum(jnp.clip(u, 0, shape - 1).astype(jnp.int64) * strides), outside
+
+
+def offset_in(grid: Grid, xi: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Distance of ``xi`` from the centre of its bin [CV unit]."""
+    u = (xi - grid.lower) / (grid.upper - grid.lower) * np.asarray(grid.shape)
+    return (u - jnp.floor(u) - 0.5) * grid.widths
 
 
 def _merge_blocks(sums: Float[Array, "bins blocks m"]) -> Float[Array, "bins blocks m"]:

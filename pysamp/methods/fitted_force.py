@@ -77,8 +77,10 @@ class AbstractFittedForce(AbstractMethod[FittedForceState]):
         return n_steps % self.interval == 0
 
     def learn(self, state: FittedForceState, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> FittedForceState:
-        """Fit to all samples."""
-        fit, table = self.fitted(state.samples.sums, state.fit, kT if self.kT is None else jnp.asarray(self.kT))
+        """Fit to all samples, wherever in their bins they are."""
+        sums, n = state.samples.sums, self.grid.n_dims
+        sums = jnp.concatenate([sums[..., :n], sums[..., -1:]], axis=-1)
+        fit, table = self.fitted(sums, state.fit, kT if self.kT is None else jnp.asarray(self.kT))
         return FittedForceState(state.samples, fit, table)
 
     def bias(self, state: FittedForceState, obs: Observation) -> Bias:

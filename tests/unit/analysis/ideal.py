@@ -73,17 +73,17 @@ def ideal_metadynamics(method, n_hills, seed=0, log_per_hill=0):
 
 
 def ideal_abf(method, forces, counts, noise=0.0, seed=0, n_blocks=N_BLOCKS, block_length=64):
-    """Adaptive biasing force whose samples are ``forces`` with white noise; ``counts`` samples per bin and block."""
+    """Adaptive biasing force whose samples are ``forces`` with white noise; ``counts`` samples per bin and block, at centres."""
     rng = np.random.default_rng(seed)
     n = method.n_cvs
     counts = np.broadcast_to(np.asarray(counts, dtype=float), (n_blocks, *method.grid.shape)).reshape(n_blocks, -1)
-    sums = np.zeros((method.grid.size, N_BLOCKS, n + 1))
+    sums = np.zeros((method.grid.size, N_BLOCKS, 2 * n + 1))
     sums[:, :n_blocks, -1] = counts.T
     mean = np.asarray(forces).reshape(-1, 1, n) + np.zeros((1, n_blocks, n))
-    sums[:, :n_blocks, :-1] = mean * counts.T[..., None]
-    sums[:, :n_blocks, :-1] += noise * np.sqrt(counts.T)[..., None] * rng.normal(size=mean.shape)
+    sums[:, :n_blocks, :n] = mean * counts.T[..., None]
+    sums[:, :n_blocks, :n] += noise * np.sqrt(counts.T)[..., None] * rng.normal(size=mean.shape)
     integers = [jnp.asarray(value) for value in (block_length, n_blocks * block_length, 0)]
-    state = ABFState(jnp.asarray(sums), *integers, jnp.zeros(n), jnp.asarray(0))  # pyright: ignore[reportCallIssue]
+    state = ABFState(jnp.asarray(sums), *integers, jnp.zeros(n), jnp.zeros(n), jnp.asarray(0))  # pyright: ignore[reportCallIssue]
     return make_run([method], [(state,)])
 
 

@@ -30,6 +30,21 @@ def test_exact_forces_give_the_exact_surface():
     np.testing.assert_allclose(result.stderr, 0.0, atol=1e-9)
 
 
+def test_samples_that_crowd_in_their_bins():
+    """At first a tenth of a bin off its centre and more, later less: the surface is exact, and no error is stated for that."""
+    run = ideal_abf(ABF(X, grid=GRID), FORCES, 100)
+    state = run.states[0].methods[0]
+    off = GRID.widths[0] * 0.4 * 0.8 ** np.arange(16)
+    slope = np.gradient(FORCES, GRID.widths[0])[:, None]
+    sums = state.sums.at[..., 0].add(100 * slope * off).at[..., 1].set(100 * off)
+    crowded = make_run(run.methods, [(eqx.tree_at(lambda s: s.sums, state, sums),)])
+    result = pysamp.analyze(crowded)
+    inner = np.abs(GRID.centers[0]) < 1.4
+    np.testing.assert_allclose(result.mean_force[inner, 0], FORCES[inner], atol=0.02)
+    assert abs(result.difference(LEFT, RIGHT)[0] - EXACT) < 5e-3
+    assert result.difference(LEFT, RIGHT)[1] < 5e-3
+
+
 def test_noise_is_stated():
     """60 runs with white noise: coverage of the difference, and of the mean force. False alarms: 1 %."""
     runs = [ideal_abf(ABF(X, grid=GRID), FORCES, 40, noise=10.0, seed=seed) for seed in range(60)]

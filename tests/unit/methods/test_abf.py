@@ -21,7 +21,7 @@ LINE = Grid(0.0, 4.0, 4)
 def totals(state):
     """Sum of forces and number of samples in each bin."""
     sums = np.asarray(state.sums).sum(axis=1)
-    return sums[:, :-1], sums[:, -1]
+    return sums[:, : sums.shape[1] // 2], sums[:, -1]
 
 
 def test_a_force_belongs_to_the_bin_before_it():
@@ -45,12 +45,21 @@ def test_the_bias_is_not_part_of_the_force():
     np.testing.assert_allclose(method.bias(state, observe([0.7])).force, [-2.0])
 
 
+def test_places_within_the_bins_are_kept():
+    """Each sample brings its distance from the centre of the bin that its force goes to; periodic axes wrap."""
+    method = ABF([X, PHI], grid=Grid((0.0, -pi), (4.0, pi), (4, 2), periodic=(False, True)))
+    state = follow(method, [[0.6, 0.25 * pi], [0.7, 4.75 * pi], [4.5, 0.0], [0.5, 0.0], [2.0, 1.0]])
+    offsets = np.asarray(state.sums).sum(axis=1)[:, 2:4]
+    np.testing.assert_allclose(offsets[1], [0.1 + 0.2 + 0.0, -0.25 * pi + 0.25 * pi - 0.5 * pi], atol=1e-12)
+    assert not np.delete(offsets, 1, axis=0).any()
+
+
 def test_ramp():
     """With N of N_full samples, the share N / N_full of the average is applied."""
     method = ABF(X, grid=LINE, full_samples=10)
     state = method.init(observe([0.5]))
     for count, share in ((1, 0.1), (5, 0.5), (10, 1.0), (40, 1.0)):
-        sums = state.sums.at[1, 2].set(jnp.array([count * 3.0, count]))
+        sums = state.sums.at[1, 2].set(jnp.array([count * 3.0, 0.0, count]))
         biased = eqx.tree_at(lambda s: s.sums, state, sums)
         np.testing.assert_allclose(method.bias(biased, observe([1.5])).force, [-3.0 * share], rtol=1e-14)
         np.testing.assert_array_equal(method.bias(biased, observe([0.5])).force, [0.0])
