@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..snapshot import _NEIGHBOURS, _combine, _cross, _dot, _images
 
 GROUP = 4  # candidates looked at together
+_TILE = 4  # cells along each side of what is numbered together
 _MARGIN = 1.001  # cells are a little wider than the radius, so that rounding cannot put a neighbour two cells away
 
 
@@ -131,8 +132,17 @@ class Grid(eqx.Module):
         return [jnp.clip((f * d).astype(jnp.int32), 0, d - 1) for f, d in zip(fractions, self.dims, strict=True)]
 
     def number(self, cell: Any) -> Int[Array, " n"]:
-        """One number for a cell, in which neighbours along the last axis are successive."""
-        return (cell[0] * self.dims[1] + cell[1]) * self.dims[2] + cell[2]
+        """One number for a cell.
+
+        The cells are numbered by square columns along the last axis, and in those layer by layer, so that points with
+        successive numbers fill a compact part of space, and their neighbours too stay in a core's own cache, however
+        large the system is. (Row by row, the neighbours would be spread over three slabs of it.)
+        """
+        (i, j, k), (n_i, n_j, n_k) = cell, self.dims
+        first_i, first_j = i // _TILE * _TILE, j // _TILE * _TILE
+        width_i, width_j = jnp.minimum(n_i - first_i, _TILE), jnp.minimum(n_j - first_j, _TILE)
+        before = n_k * (first_i * n_j + width_i * first_j)
+        return before + (k * width_i + i - first_i) * width_j + j - first_j
 
     def visit(self, x: Any, names: Int[Array, " b"], body: Callable, carry: Any) -> Any:
         """Visit all candidates for neighbours of the points ``x`` of the unit cell, some of them at a time.

@@ -18,7 +18,7 @@ from ..snapshot import Cell, _dot
 from ._cells import GROUP, Grid, Lattice, components, take
 
 FEW = 4096  # pairs that are computed all at once
-_BLOCK = 1000  # rows done together at most, so that what is computed of them stays in the processor's cache
+_BLOCK = 500  # rows done together at most, so that what is computed of them stays in the processor's cache
 _LINE = 8  # numbers in a line of that cache
 _SKIN = 0.2  # how much farther than the cutoff a list reaches, relative to it
 _ROOM = 1.25  # room for more neighbours than there are
@@ -74,19 +74,22 @@ class Side(eqx.Module):
             [length].
         neighbors: for each point the numbers of its neighbours in the order of the other side, and their images in the six
             lowest bits; -1 in what is left of the room.
+        most: for each block of points that are done together the most neighbours that one of them has.
     """
 
     order: Int[Array, " n"]
     ranks: Int[Array, " n"]
     reference: Float[Array, "3 n"]
     neighbors: Int[Array, "room n"]
+    most: Int[Array, " blocks"]
 
     @classmethod
     def empty(cls, points: tuple[int, int], room: int, dtype: Any) -> "Side":
         """Without neighbours, and with a reference that nothing is near to."""
         n = points[1] - points[0]
         order = jnp.arange(n, dtype=jnp.int32)
-        return cls(order, order, jnp.full((3, n), jnp.nan, dtype), jnp.full((room, n), -1, jnp.int32))
+        reference, neighbors = jnp.full((3, n), jnp.nan, dtype), jnp.full((room, n), -1, jnp.int32)
+        return cls(order, order, reference, neighbors, jnp.zeros(-(-n // block_size(n)), jnp.int32))
 
     def images(self, x: Any, lattice: Lattice) -> Any:
         """How many of each lattice vector the points ``x`` are away from where they were."""
@@ -191,10 +194,11 @@ def _built(pairs: Neighborhood, old: NeighborList, x: Float[Array, "k 3"], cell:
                 jnp.zeros_like(grid.order).at[grid.order].set(jnp.arange(grid.order.size, dtype=jnp.int32)),
                 jnp.stack(lattice.fractions(grid.x) if lattice.periodic else grid.x),
                 neighbors,
+                most,
             )
-            for grid, (neighbors, _) in zip(grids, found, strict=True)
+            for grid, (neighbors, most) in zip(grids, found, strict=True)
         )
-        n_most = jnp.stack([most for _, most in found])
+        n_most = jnp.stack([jnp.max(most) for _, most in found])
         basis = jnp.stack([jnp.stack(vector) for vector in lattice.basis])
         return NeighborList(sides_, basis, radius, n_most, jnp.all(n_most <= jnp.array(old.rooms)))
 
@@ -219,8 +223,8 @@ def block_size(n: int) -> int:
 
 def _search(
     rows: Grid, others: Grid, radius: Float[Array, ""], room: int
-) -> tuple[Int[Array, "room n"], Int[Array, ""]]:
-    """For each of the rows its neighbours among the others, and the most that there are."""
+) -> tuple[Int[Array, "room n"], Int[Array, " blocks"]]:
+    """For each of the rows its neighbours among the others, and the most that there are in each block of rows."""
     n = rows.names.shape[0]
     size = block_size(n)
     lanes = jnp.arange(size, dtype=jnp.int32)[None]
@@ -239,10 +243,11 @@ def _search(
         names = jax.lax.dynamic_slice(rows.names, (start,), (size,))
         empty = (jnp.full((room, size), -1, jnp.int32), jnp.zeros(size, jnp.int32))
         neighbors, count = others.visit(x, names, append, empty)
-        return jax.lax.dynamic_update_slice(out[0], neighbors, (0, start)), jnp.maximum(out[1], jnp.max(count))
+        return jax.lax.dynamic_update_slice(out[0], neighbors, (0, start)), out[1].at[b].set(jnp.max(count))
 
-    out = (jnp.full((room, n), -1, jnp.int32), jnp.zeros((), jnp.int32))
-    return jax.lax.fori_loop(0, -(-n // size), block, out)
+    n_blocks = -(-n // size)
+    out = (jnp.full((room, n), -1, jnp.int32), jnp.zeros(n_blocks, jnp.int32))
+    return jax.lax.fori_loop(0, n_blocks, block, out)
 
 
 def rarely(condition: Bool[Array, ""], function: Callable, otherwise: Callable, *operands: Any) -> Any:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from ..snapshot import Cell, _combine, _dot
 from ._cells import GROUP, Grid, Lattice, components, take
 from ._neighbors import Neighborhood, NeighborList, block_size, rarely
+from ._vectors import sqrt
 
 _GUESS = (64, 64)  # room of a list that is made for one evaluation
 
@@ -84,6 +85,14 @@ class Pairs:
         """Sum over all rows of what ``sums`` returns."""
         return self._sum(_Task(term, True, parity, self._pairs), own, other)
 
+    def total_of_lengths(self, function: Callable) -> Any:
+        """Sum over all rows and others of a function of the distance, which is one number."""
+
+        def term(d: Any, own: Any, other: Any) -> Any:
+            return function(sqrt(_dot(d, d)))
+
+        return self._sum(_Task(term, True, 1, self._pairs, function), (), ())
+
     def _sum(self, task: "_Task", own: Any, other: Any) -> Any:
         if self._pairs.are_few:
             return self._sum_at_once(task, own, other)
@@ -146,6 +155,7 @@ class _Task(eqx.Module):
     total: bool = eqx.field(static=True)
     parity: Any = eqx.field(static=True)
     pairs: Neighborhood = eqx.field(static=True)
+    of_length: Callable | None = eqx.field(static=True, default=None)
 
     @property
     def is_number(self) -> bool:
@@ -229,6 +239,11 @@ def _backward(task: _Task, points: Any, features: Any, fixed: Any, cotangent: An
 
 def _pull(task: _Task, d: Any, own: Any, other: Any, cotangent: Any) -> Any:
     """What is one number, and cotangents of the vectors and of what is known of each."""
+    if task.of_length is not None:  # one slope for the three components of the vector
+        function = task.of_length
+        value, pull = jax.vjp(lambda square: function(sqrt(square)), _dot(d, d))
+        slope = 2.0 * pull(jnp.broadcast_to(cotangent, value.shape).astype(value.dtype))[0]
+        return value, tuple(slope * v for v in d), (), ()
     values, pull = jax.vjp(task.term, d, own, other)
     pulled = pull(jax.tree.map(lambda c, v: jnp.broadcast_to(c, v.shape).astype(v.dtype), cotangent, values))
     return values if task.is_number else (), *pulled
@@ -255,7 +270,7 @@ def _walk(
     operands = (rows, others, basis, shared)
     if neighbors is None:
         return by_cells(*operands)
-    listed = neighbors.sides[side].neighbors, neighbors.n_most[side]
+    listed = neighbors.sides[side].neighbors, neighbors.sides[side].most
     return rarely(~neighbors.is_usable, by_cells, by_list, *operands, *listed)
 
 
@@ -268,16 +283,16 @@ def _by_cells(cutoff: float | None, term: Callable, rows: _Side, others: _Side, 
     grid = Grid.of(lattice, others.x, others.names, margin, cutoff is not None and lattice.has_room_for(cutoff))
     known = jax.tree.map(lambda v: take(v, grid.order), others.known)
 
-    def visit(start: Any, x: Any, names: Any, body: Callable, carry: Any) -> Any:
+    def visit(b: Any, start: Any, x: Any, names: Any, body: Callable, carry: Any) -> Any:
         return grid.visit(x, names, body, carry)
 
     return _by_blocks(cutoff, term, visit, rows, known, shared, periodic=basis is not None)
 
 
 def _by_list(
-    cutoff: float, term: Callable, rows: _Side, others: _Side, basis: Any, shared: Any, neighbors: Any, n_most: Any
+    cutoff: float, term: Callable, rows: _Side, others: _Side, basis: Any, shared: Any, neighbors: Any, most: Any
 ) -> Any:
-    def visit(start: Any, x: Any, names: Any, body: Callable, carry: Any) -> Any:
+    def visit(b: Any, start: Any, x: Any, names: Any, body: Callable, carry: Any) -> Any:
         def some(g: Any, carry: Any) -> Any:
             code = jax.lax.dynamic_slice(neighbors, (g * GROUP, jnp.asarray(start, g.dtype)), (GROUP, names.shape[0]))
             j = jnp.maximum(code, 0) >> 6
@@ -287,7 +302,7 @@ def _by_list(
                 d = tuple(a + b for a, b in zip(d, _combine(images, basis), strict=True))
             return body(j, d, images, code >= 0, carry)
 
-        return jax.lax.fori_loop(0, (n_most + GROUP - 1) // GROUP, some, carry)
+        return jax.lax.fori_loop(0, (most[b] + GROUP - 1) // GROUP, some, carry)
 
     return _by_blocks(cutoff, term, visit, rows, others.known, shared, periodic=basis is not None)
 
@@ -319,11 +334,11 @@ def _by_blocks(
         def body(j: Any, d: Any, images: Any, allowed: Any, carry: Any) -> Any:
             if cutoff is not None:
                 allowed = allowed & (_dot(d, d) < cutoff**2)
-            new = values(j, _harmless(d, allowed, cutoff), images, mine.known)
+            new = values(j, d, images, mine.known)
             return jax.tree.map(lambda c, v: c + jnp.sum(_where(allowed, v), axis=-2), carry, new)
 
         zeros = jax.tree.map(lambda v: jnp.zeros((*v.shape[:-2], size), v.dtype), shapes)
-        per_row, totals = visit(start, mine.x, mine.names, body, zeros)
+        per_row, totals = visit(b, start, mine.x, mine.names, body, zeros)
         fresh = start + jnp.arange(size) >= b * size  # the last block begins within the one before
         return (
             jax.tree.map(lambda o, v: jax.lax.dynamic_update_slice_in_dim(o, v, start, axis=-1), out[0], per_row),

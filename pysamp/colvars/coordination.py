@@ -72,8 +72,7 @@ class CoordinationNumber(AbstractSwitchedCV):
 
     def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, ""]:
         """Sum of the switching function."""
-        pairs = self.pairs(x, cell, lists)
-        total = pairs.total(lambda d, own, other: self.switch(length(d)), parity=1)
+        total = self.pairs(x, cell, lists).total_of_lengths(self.switch)
         return 0.5 * total if self.one_group else total
 
 

@@ -95,7 +95,7 @@ class AbstractSwitch(eqx.Module):
 
     def __call__(self, r: Float[Array, "*b"]) -> Float[Array, "*b"]:
         """The function at distances ``r`` [length]."""
-        excess = jnp.maximum(r - self.d0, 0.0) if self.d0 else r
+        excess = jnp.where(r <= self.d0, 0.0, r - self.d0) if self.d0 else r  # the slope of a maximum has divisions
         s = self.profile(excess / self.r0)
         if self.cutoff is None:
             return s
@@ -320,7 +320,7 @@ class CubicSwitch(AbstractSwitch):
 
     def profile(self, y: Float[Array, "*b"]) -> Float[Array, "*b"]:
         """The polynomial."""
-        rest = jnp.maximum(1.0 - y, 0.0)
+        rest = jnp.where(y >= 1.0, 0.0, 1.0 - y)
         return rest * rest * (1.0 + 2.0 * y)
 
 
