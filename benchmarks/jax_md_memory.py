@@ -85,7 +85,7 @@ def main():
     jax.config.update("jax_enable_x64", True)
     ctypes.CDLL(None).mallopt(-3, 1 << 17)  # M_MMAP_THRESHOLD: freed memory goes back to the system
     print(
-        "| steps | checkpointed: program | resident | s | all kept: program | resident | s |\n|---|---|---|---|---|---|---|"
+        "| steps | checkpointed: program | process | s | all kept: program | process | s |\n|---|---|---|---|---|---|---|"
     )
     for n_steps in map(int, arguments.steps.split(",")):
         found = measured(derivative(arguments.particles, n_steps))
