@@ -1,4 +1,4 @@
-"""JAX MD: cost of the bias, gain of replicas in one program, memory of derivatives. Prints the tables of docs/jax_md.md."""
+"""JAX MD: cost of the bias, gain of replicas in one program. Prints the table of docs/jax_md.md."""
 
 import sys
 import time
@@ -13,8 +13,7 @@ from jax_md import energy, simulate, space
 import pysamp
 from pysamp.backends import jaxmd
 from pysamp.colvars import Distance
-from pysamp.differentiable import simulate as differentiable
-from pysamp.methods import HarmonicBias, Metadynamics
+from pysamp.methods import Metadynamics
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
@@ -56,20 +55,6 @@ def biased(generate_context, n_steps, replicas, shared=False):
     return run.attributes["seconds_per_step"]
 
 
-def memory(generate_context, n_steps, segment):
-    """MiB beside arguments and results of a derivative with respect to the strength of all pairs."""
-    simulation = generate_context()
-    bias = HarmonicBias(Distance([0, 1]), kspring=1.0, center=1.5)
-
-    def function(epsilon):
-        pairs = energy.lennard_jones_pair(DISPLACEMENT, epsilon=epsilon)
-        made = jaxmd.Simulation(pairs, simulation.state, shift_fn=SHIFT, integrator=INTEGRATOR, box=6.0)
-        return differentiable(bias, made, n_steps=n_steps, segment=segment).xi.mean()
-
-    needed = jax.jit(jax.grad(function)).lower(jnp.float32(1.0)).compile().memory_analysis()
-    return float("nan") if needed is None else needed.temp_size_in_bytes / 2**20
-
-
 def main():
     print(jax.devices()[0].device_kind)
     for n, n_steps in ((8, 20_000), (64, 5_000)):
@@ -83,12 +68,6 @@ def main():
             ]
             print("".join(f" {t / replicas * 1e6:.2f} ({one * replicas / t:.1f}x) |" for t in both), end="", flush=True)
         print()
-    generate_context, _, _ = system(64)
-    for n_steps in (100, 400, 1600, 6400):
-        print(
-            f"| {n_steps} | {memory(generate_context, n_steps, None):.2f} | {memory(generate_context, n_steps, n_steps):.2f} |",
-            flush=True,
-        )
 
 
 if __name__ == "__main__":

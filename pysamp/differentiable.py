@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from ._job import as_count
 from .api import describe
-from .backends.jaxmd import Simulation, begun, forces
+from .backends._jaxmd_start import begun, forces
+from .backends.jaxmd import Simulation
 from .errors import InvalidInputError, UnsupportedError
 from .loop import replica_axes
 from .methods.base import AbstractMethod
@@ -52,9 +53,10 @@ def simulate(
     ``simulation.state`` is computed anew, so that the state itself can be made beforehand.
 
     Reverse-mode derivatives need what was computed on the way. The run is cut into segments; kept are the states at their
-    ends, and a segment is computed again when its derivatives are. With segments of $\sqrt{n}$ steps of n both are about
-    $\sqrt{n}$ states, for the price of a second run. Derivatives of chaotic trajectories grow exponentially with time:
-    average over many short runs.
+    ends. When the derivatives of a segment are due, it is computed again and the states of its steps are kept, and from each of
+    these what the step computed on the way from it, such as the distances of all pairs. With segments of $\sqrt{n}$ steps of n
+    the memory is that of $2\sqrt{n}$ states and of one step, for the price of two more runs. Derivatives of chaotic
+    trajectories grow exponentially with time: average over many short runs.
 
     The bias is in double precision, and so must derivatives of it be: switch ``jax_enable_x64`` on before differentiating.
 
@@ -127,7 +129,7 @@ def simulate(
             return (state, parts(engine), failed | engine.overflow), (state.xi[0], state.energies[0])
 
         def run(carry: tuple, length: int) -> tuple[tuple, tuple[Array, Array]]:
-            return jax.lax.scan(turn, carry, length=length)
+            return jax.lax.scan(jax.checkpoint(turn, prevent_cse=False), carry, length=length)
 
         carry = (state, parts(start), start.overflow)
         n_segments, rest = divmod(n_steps, segment)

@@ -1,10 +1,14 @@
 """Derivatives through a whole biased simulation."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax_md import simulate as md
+from jax_md import space
 
 import pysamp
 from pysamp import bind
@@ -57,6 +61,38 @@ def test_the_steps_are_those_of_a_run(systems, name):
 def test_with_respect_to_the_potential(systems):
     make = with_parameters(systems)
     assert_derivative(lambda k: jnp.sum(simulate(spring(), make(k), n_steps=N_STEPS).state.position[0] ** 2), 1.3)
+
+
+def repulsive_in_a_box(n):
+    """Particles that repel each other, every pair, in a periodic box; a function of how strongly."""
+    displacement, shift = space.periodic(4.0, wrapped=False)
+    integrator = partial(md.nvt_langevin, dt=0.02, kT=1.0, gamma=1.0)
+
+    def potential(strength):
+        def energy(x, **unused):
+            squared = jnp.sum(space.map_product(displacement)(x, x) ** 2, axis=-1)
+            return 0.5 * strength * jnp.sum(jnp.exp(-squared))
+
+        return energy
+
+    init, _ = integrator(potential(1.0), shift)
+    state = init(jax.random.PRNGKey(0), jnp.asarray(np.random.default_rng(0).uniform(0.0, 4.0, (n, 3))))
+    return lambda k: jaxmd.Simulation(potential(k), state, shift_fn=shift, integrator=integrator, box=4.0)
+
+
+def test_in_a_periodic_box():
+    make = repulsive_in_a_box(3)
+    assert_derivative(lambda k: simulate(spring(), make(k), n_steps=N_STEPS).xi.mean(), 1.3)
+
+
+def test_what_steps_compute_on_the_way_is_not_kept():
+    """Squared distances of all pairs, kept for each step, would alone be twice of what is allowed here."""
+    n, n_steps = 40, 100
+    make = repulsive_in_a_box(n)
+    derivative = jax.grad(lambda k: simulate(spring(), make(k), n_steps=n_steps).xi.mean())
+    needed = jax.jit(derivative).lower(jnp.asarray(1.0)).compile().memory_analysis()
+    assert needed is not None
+    assert needed.temp_size_in_bytes < 0.5 * n_steps * 8 * n**2
 
 
 def test_with_respect_to_the_bias(systems):
