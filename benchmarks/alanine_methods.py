@@ -38,6 +38,7 @@ METHODS = {
     "metadynamics": HILLS,
     "ABF": ABF([PHI, PSI], grid=SURFACE),
     "spectral ABF": SpectralABF([PHI, PSI], grid=SURFACE),
+    "eABF": ExtendedABF([PHI, PSI], grid=SURFACE, sigma=0.15, tau=0.2),
     "meta-eABF": ExtendedABF([PHI, PSI], grid=SURFACE, sigma=0.15, tau=0.2, hills=HILLS),
     "OPES": OPES([PHI, PSI], barrier=50.0, sigma=0.25, stride=500, grid=torus(100)),
     "umbrella sampling": UmbrellaSampling(

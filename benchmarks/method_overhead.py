@@ -25,6 +25,7 @@ from pysamp.methods import (
     ANN,
     CFF,
     FUNN,
+    OPES,
     AbstractMethod,
     AdaptivePath,
     ExtendedABF,
@@ -34,6 +35,7 @@ from pysamp.methods import (
     MovingRestraint,
     MultiUmbrella,
     OPESExpanded,
+    OPESExplore,
     ParallelBiasMetadynamics,
     Ratchet,
     SpectralABF,
@@ -45,6 +47,7 @@ CVS, GRID = [PHI, PSI], torus(100, 100)
 REFERENCE, TARGET = "Metadynamics", 1.5
 TRAIN_EVERY = 10**9  # the ordinary step; training is apart from it
 SPRINGS = {"sigma": 0.1, "tau": 0.2}
+KERNELS = {"barrier": 50.0, "sigma": 0.35, "stride": 500}
 
 PATH = Path(CVS, [[-1.4 + 0.12 * i, 1.2 - 0.1 * i] for i in range(21)])
 HILLS_ON_PATH = Metadynamics(
@@ -64,6 +67,10 @@ METHODS: dict[str, AbstractMethod] = {
     "ExtendedABF": ExtendedABF(CVS, grid=GRID, **SPRINGS),
     "ExtendedABF with hills": ExtendedABF(CVS, grid=GRID, hills=metadynamics(), **SPRINGS),
     "AdaptivePath": AdaptivePath(PATH, HILLS_ON_PATH, stride=500),
+    "OPES": OPES(CVS, grid=GRID, **KERNELS),
+    "OPES without grid": OPES(CVS, **KERNELS),
+    "OPESExplore": OPESExplore(CVS, grid=GRID, **KERNELS),
+    "OPESExplore without grid": OPESExplore(CVS, **KERNELS),
     "OPESExpanded": OPESExpanded(
         MultiUmbrella(CVS, centers=[[a, b] for a in range(-3, 4) for b in range(-3, 4)], sigma=0.7, barrier=50.0),
         stride=500,

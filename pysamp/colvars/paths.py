@@ -34,7 +34,10 @@ def progress(
 ) -> Float[Array, "2"]:
     """The pair (s, z), of the squared distances from the nodes."""
     along, lam = (jnp.asarray(p, dtype=squares.dtype) for p in (values, lam))
-    return jnp.stack([jnp.sum(along * jax.nn.softmax(-lam * squares)), -jax.nn.logsumexp(-lam * squares) / lam])
+    least = jax.lax.stop_gradient(jnp.min(squares))
+    weights = jnp.exp(-lam * (squares - least))  # once for both
+    total = jnp.sum(weights)
+    return jnp.stack([jnp.sum(along * weights) / total, least - jnp.log(total) / lam])
 
 
 def _values(values: Any, n_nodes: int) -> Float[np.ndarray, " m"]:

@@ -13,13 +13,15 @@ from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..units import as_positive
+from ._projection import nearest_potential
 from .abf import FIRST_BLOCK, N_BLOCKS, added, place_in, with_free_block
 from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid, per_cv
-from .metadynamics import Metadynamics, MetadynamicsState
+from .metadynamics import Metadynamics, MetadynamicsState, interpolate
 
 __all__ = ["ExtendedABF", "ExtendedABFState"]
 
 _NOISE_BLOCK = 64  # steps for which random numbers are made at once, which takes less time
+_FIRST_INTERVAL, _PARTS = 1024, 32  # steps before the average force is looked at again: at first, and as a part of all
 
 
 class ExtendedABFState(eqx.Module):
@@ -28,10 +30,12 @@ class ExtendedABFState(eqx.Module):
     Attributes:
         position: lambda, the extended variables [CV unit].
         velocity: their velocities [CV unit / time].
-        force: of springs and hills on the extended variables at the last step [energy / CV unit].
+        force: on the extended variables at the last step [energy / CV unit].
         at_xi: for each bin of xi and block of time, sums of the spring force on xi [energy / CV unit], and number of samples.
         at_position: for each bin of lambda and block, the same, and between them sums of the products of the differences
             lambda - xi (upper triangle).
+        potential: whose gradient is the adaptive biasing force on the extended variables, at the grid's nodes with one ghost node
+            beyond either end of each axis [energy].
         block_length: steps per block, as in :class:`~pysamp.methods.ABF`.
         n_steps: steps seen so far.
         hills: state of the metadynamics of the extended variables, or None.
@@ -45,6 +49,7 @@ class ExtendedABFState(eqx.Module):
     force: Float[Array, " n"]
     at_xi: Float[Array, "bins blocks n_plus_1"]
     at_position: Float[Array, "bins blocks m"]
+    potential: Float[Array, "..."]
     block_length: Int[Array, ""]
     n_steps: Int[Array, ""]
     hills: MetadynamicsState | None
@@ -62,8 +67,11 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
     $$U(x, \lambda) = U(x) + \sum_d \frac{k_d}{2} \left(\xi_d(x) - \lambda_d\right)^2, \qquad
       k_d = \frac{kT}{\sigma_d^2}, \qquad m_d = k_d \left(\frac{\tau}{2 \pi}\right)^2.$$
 
-    Adaptive biasing force acts on $\lambda$, whose force is that of the spring, known exactly. The system feels nothing but
-    the springs, whose energy is the bias energy. The free energy of $\xi$ itself follows without approximation from CZAR,
+    Adaptive biasing force acts on $\lambda$, whose force is that of the spring, known exactly; of its average over a bin only
+    the part that is the gradient of a potential (Alrachid & Lelièvre), found anew whenever a part of 1/32 has been added to what
+    was sampled. The rest is noise and friction: applied, it would drive $\lambda$ in circles, round a period too, and what does
+    not follow at once would then lag behind in the same direction for ever. The system feels nothing but the springs, whose
+    energy is the bias energy. The free energy of $\xi$ itself follows without approximation from CZAR,
 
     $$\frac{\partial A}{\partial \xi_d} = -kT \frac{\partial \ln \tilde\rho}{\partial \xi_d}
       + k_d \left(\langle \lambda_d \rangle_\xi - \xi_d\right),$$
@@ -102,6 +110,7 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
 
     References:
         Lesage, Lelièvre, Stoltz & Hénin, J. Phys. Chem. B 121, 3676 (2017), doi 10.1021/acs.jpcb.6b10055.
+        Gradient part: Alrachid & Lelièvre, SMAI J. Comput. Math. 1, 55 (2015), doi 10.5802/smai-jcm.4.
         Meta-eABF: Fu, Zhang, Chen, Shao, Chipot & Cai, J. Phys. Chem. Lett. 9, 4738 (2018), doi 10.1021/acs.jpclett.8b01994.
         Umbrella integration: Kästner & Thiel, J. Chem. Phys. 123, 144104 (2005), doi 10.1063/1.2052648.
     """
@@ -175,6 +184,7 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
             force=jnp.zeros_like(obs.xi),
             at_xi=jnp.zeros((self.grid.size, N_BLOCKS, n + 1), dtype=dtype),
             at_position=jnp.zeros((self.grid.size, N_BLOCKS, n + n * (n + 1) // 2 + 1), dtype=dtype),
+            potential=jnp.zeros(tuple(m + 3 for m in self.grid.shape), dtype=dtype),
             block_length=zero + FIRST_BLOCK,
             n_steps=zero,
             hills=hills,
@@ -190,11 +200,10 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
         return eqx.tree_at(lambda s: s.hills, state, self.hills.reserve(state.hills, n_steps))
 
     def update(self, state: ExtendedABFState, obs: Observation) -> ExtendedABFState:
-        """Move the extended variables by one step, from forces at the last one; then sample and add a hill."""
+        """Move the extended variables by one step, from forces at the last one; then sample."""
         at_xi, block_length = with_free_block(state.at_xi, state.block_length, obs.step)
         at_position, _ = with_free_block(state.at_position, state.block_length, obs.step)
-        # These sums are read before it is known where they are written to next: else XLA would copy them at every step.
-        position, velocity = self._moved(state, at_position, obs)
+        position, velocity = self._moved(state, obs)
         block = state.n_steps // block_length
         stretch = self.difference(position, obs.xi)
         force = self._kspring(obs) * stretch  # on xi; on lambda it is minus that
@@ -203,9 +212,9 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
         sample = jnp.where(outside, 0.0, jnp.append(force, 1.0))
         own_place, _ = place_in(self.grid, position)
         own_sample = jnp.concatenate([force, jnp.stack(products), jnp.ones_like(force[:1])])
-        hills, own_force = state.hills, -force
+        hills, own_force = state.hills, self._average(state.potential, position) - force
         if self.hills is not None and hills is not None:
-            hills = self.hills.update(hills, self._at(position, obs))
+            hills = self.hills.watched(hills, self._at(position, obs))
             own_force = own_force + self.hills.bias(hills, self._at(position, obs)).force
         return ExtendedABFState(
             position=position,
@@ -213,6 +222,7 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
             force=own_force,
             at_xi=added(at_xi, jnp.where(outside, -1, place), block, sample),
             at_position=added(at_position, own_place, block, own_sample),
+            potential=state.potential,
             block_length=block_length,
             n_steps=state.n_steps + 1,
             hills=hills,
@@ -222,13 +232,30 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
         )
 
     def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
-        """When the random numbers are used up."""
-        return n_steps % _NOISE_BLOCK == 0
+        """When the random numbers are used up, or a hill is to be added."""
+        if self.hills is None:
+            return self._is_noise_used(n_steps)
+        return self._is_noise_used(n_steps) | self.hills.has_hill(n_steps - 1)
 
     def learn(self, state: ExtendedABFState, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> ExtendedABFState:
-        """New random numbers."""
-        noise = self._noise(jax.random.wrap_key_data(state.key), n_steps)
-        return eqx.tree_at(lambda s: s.noise, state, noise)
+        """New random numbers; the potential of the average force; a hill where the extended variables are.
+
+        A hill is added here, apart from the step that reads the hills: one that wrote to their table too would copy it.
+        """
+        noise = jax.lax.cond(
+            self._is_noise_used(n_steps),
+            lambda: self._noise(jax.random.wrap_key_data(state.key), n_steps),
+            lambda: state.noise,
+        )
+        potential = jax.lax.cond(self._is_new(n_steps), lambda: self._projected(state), lambda: state.potential)
+        state = eqx.tree_at(lambda s: (s.noise, s.potential), state, (noise, potential))
+        method, hills = self.hills, state.hills
+        if method is None or hills is None:
+            return state
+        zeros, key = jnp.zeros_like(state.position), jax.random.wrap_key_data(state.key)
+        obs = Observation(state.position, n_steps - 1, kT, key, zeros, zeros, jnp.ones(()))
+        more = jax.lax.cond(method.has_hill(obs.step), lambda: method.deposited(hills, obs), lambda: hills)
+        return eqx.tree_at(lambda s: s.hills, state, more)
 
     def bias(self, state: ExtendedABFState, obs: Observation) -> Bias:
         """Energy of the springs, and their force on the CVs."""
@@ -240,6 +267,26 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
         """The extended variables, and steps at which the CVs were outside the grid."""
         positions = {f"extended[{i}]": value for i, value in enumerate(state.position)}
         return {**positions, "outside": state.outside.astype(float)}
+
+    def _is_new(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
+        """Whether so much was sampled since the potential was made that it is worth another."""
+        parts = jnp.maximum(n_steps // _PARTS, 1)
+        interval = jnp.left_shift(jnp.ones_like(parts), 63 - jax.lax.clz(parts))  # the largest power of two within
+        return n_steps % jnp.maximum(interval, _FIRST_INTERVAL) == 0
+
+    def _projected(self, state: ExtendedABFState) -> Float[Array, "..."]:
+        """Potential of the average force on xi, ramped, in the bins of the extended variables."""
+        total = jnp.sum(state.at_position, axis=1)
+        force = total[:, : self.n_cvs] / jnp.maximum(total[:, -1:], self.full_samples)
+        known = jnp.minimum(total[:, -1] / self.full_samples, 1.0)
+        return nearest_potential(self.grid, force, known, state.potential)
+
+    def _average(self, potential: Float[Array, "..."], position: Float[Array, " n"]) -> Float[Array, " n"]:
+        """What the adaptive bias adds to the force on the extended variables."""
+        return jax.grad(lambda x: interpolate(self.grid, potential, x))(position)
+
+    def _is_noise_used(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
+        return n_steps % _NOISE_BLOCK == 0
 
     def _noise(self, key: Key[Array, ""], step: Int[Array, ""]) -> Float[Array, "block n"]:
         """Normal random numbers for a block of steps that begins with ``step``."""
@@ -253,19 +300,13 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
         """What the extended variables' own bias sees."""
         return eqx.tree_at(lambda o: o.xi, obs, position)
 
-    def _moved(
-        self, state: ExtendedABFState, sums: Float[Array, "bins blocks m"], obs: Observation
-    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    def _moved(self, state: ExtendedABFState, obs: Observation) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """One step of Langevin dynamics ("middle" scheme) under the forces of the last step; then the boundaries."""
-        place, _ = place_in(self.grid, state.position)
-        total = jnp.sum(jax.lax.dynamic_index_in_dim(sums, place, keepdims=False), axis=0)
-        # the average force on xi, minus that on lambda, ramped
-        force = state.force + total[: self.n_cvs] / jnp.maximum(total[-1], self.full_samples)
         kT = obs.kT if self.kT is None else jnp.asarray(self.kT)
         masses = self._kspring(obs) * (self.tau / (2.0 * np.pi)) ** 2
         keep = jnp.exp(-self.friction * obs.timestep)
         noise = jax.lax.dynamic_index_in_dim(state.noise, obs.step % _NOISE_BLOCK, keepdims=False)
-        v = state.velocity + obs.timestep * force / masses
+        v = state.velocity + obs.timestep * state.force / masses
         x = state.position + 0.5 * obs.timestep * v
         v = keep * v + jnp.sqrt(kT * (1.0 - keep**2) / masses) * noise
         x = x + 0.5 * obs.timestep * v

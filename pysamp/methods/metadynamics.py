@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
@@ -202,6 +202,11 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
 
     def update(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
         """Add a hill every ``stride`` steps, the first after ``stride`` steps."""
+        state = self.watched(state, obs)
+        return jax.lax.cond(self.has_hill(obs.step), lambda: self.deposited(state, obs), lambda: state)
+
+    def watched(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
+        """State after seeing one more time step, without a hill."""
         if self.grid is not None:
             outside = state.outside + is_outside(self.grid, obs.xi).astype(state.outside.dtype)
             state = eqx.tree_at(lambda s: s.outside, state, outside)
@@ -210,8 +215,11 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             away = self.difference(obs.xi, mean)
             spread = jnp.stack([mean + away / self.adapt_sigma, variance + (away**2 - variance) / self.adapt_sigma])
             state = eqx.tree_at(lambda s: s.spread, state, spread)
-        due = (obs.step % self.stride == 0) & (obs.step > 0)
-        return jax.lax.cond(due, lambda: self._deposit(state, obs), lambda: state)
+        return state
+
+    def has_hill(self, step: Int[Array, ""]) -> Bool[Array, ""]:
+        """Whether a hill is added at this step."""
+        return (step % self.stride == 0) & (step > 0)
 
     def update_shared(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
         """Add a hill for each walker every ``stride`` steps; each is tempered by those of the walkers before it."""
@@ -219,12 +227,11 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         if grid is not None:
             outside = jnp.sum(jax.vmap(lambda xi: is_outside(grid, xi))(obs.xi).astype(state.outside.dtype))
             state = eqx.tree_at(lambda s: s.outside, state, state.outside + outside)
-        due = (obs.step % self.stride == 0) & (obs.step > 0)
 
         def deposit(state: MetadynamicsState, xi: Float[Array, " n"]) -> tuple[MetadynamicsState, None]:
-            return self._deposit(state, eqx.tree_at(lambda o: o.xi, obs, xi)), None
+            return self.deposited(state, eqx.tree_at(lambda o: o.xi, obs, xi)), None
 
-        return jax.lax.cond(due, lambda: jax.lax.scan(deposit, state, obs.xi)[0], lambda: state)
+        return jax.lax.cond(self.has_hill(obs.step), lambda: jax.lax.scan(deposit, state, obs.xi)[0], lambda: state)
 
     def bias(self, state: MetadynamicsState, obs: Observation) -> Bias:
         """Sum of the hills at ``obs.xi``."""
@@ -245,7 +252,8 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
             "outside": state.outside.astype(float),
         }
 
-    def _deposit(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
+    def deposited(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
+        """State with one more hill, at ``obs.xi``."""
         height = jnp.asarray(self.height)
         if self.bias_factor is not None:
             kT = obs.kT if self.kT is None else self.kT

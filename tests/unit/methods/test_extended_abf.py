@@ -16,6 +16,7 @@ from pysamp.methods import ExtendedABF, Metadynamics
 from .trajectories import observe
 
 X, Y, PHI = Component([0], axis=0), Component([0], axis=1), DihedralAngle([0, 1, 2, 3])
+OTHER = DihedralAngle([1, 2, 3, 4])
 LINE = Grid(0.0, 4.0, 8)
 OPTIONS = {"grid": LINE, "sigma": 0.5, "tau": 1.0}
 HILLS = Metadynamics(X, height=1.0, sigma=0.5, stride=1, grid=LINE)
@@ -43,16 +44,50 @@ def test_springs_and_samples():
 
 
 def test_the_bias_cancels_the_average_force():
-    """With lambda in a bin of average force f on xi, it feels the spring plus f; the ramp takes a share of that."""
-    m = method(full_samples=10, friction=1e-12)
-    mass = 4.0 / (2 * pi) ** 2
+    """With average forces f on xi in lambda's bins, lambda feels the spring plus f; the ramp takes a share of that."""
+    m = method(full_samples=10)
     state = m.init(observe([1.7]))
-    sums = state.at_position.at[3, 2].set(jnp.array([5 * 3.0, 1.0, 5.0]))
-    state = eqx.tree_at(lambda s: (s.at_position, s.n_steps, s.force), state, (sums, jnp.asarray(1), jnp.array([-2.0])))
+    samples = jnp.array([[4.0 * 3.0, 1.0, 4.0], [40 * 3.0, 1.0, 40.0]])[jnp.arange(8) // 4]
+    sums = state.at_position.at[:, 2].set(samples)
+    position = jnp.array([[0.7], [3.2]])
+    state = eqx.tree_at(lambda s: (s.at_position, s.n_steps), state, (sums, jnp.asarray(1)))
+    learned = m.learn(state, jnp.asarray(1024), jnp.asarray(1.0))
+    adaptive = [m._average(learned.potential, x) for x in position]
+    np.testing.assert_allclose(adaptive, [[0.4 * 3.0], [3.0]], rtol=1e-3)
+    moved = step(m, eqx.tree_at(lambda s: s.position, learned, position[0]), observe([1.7], 1))
+    spring = -4.0 * (moved.position - 1.7)
+    np.testing.assert_allclose(moved.force, spring + m._average(learned.potential, moved.position))
+
+
+def test_the_extended_variable_feels_the_force_of_the_last_step():
+    m = method(friction=1e-12)
+    mass = 4.0 / (2 * pi) ** 2
+    state = eqx.tree_at(lambda s: (s.n_steps, s.force), m.init(observe([1.7])), (jnp.asarray(1), jnp.array([-0.5])))
     moved = step(m, state, observe([1.7], 1))
-    expected = 0.1 / mass * (-2.0 + 0.5 * 3.0)
-    np.testing.assert_allclose(moved.velocity, [expected], rtol=1e-5)
-    np.testing.assert_allclose(moved.position, [1.7 + 0.1 * expected], rtol=1e-6)
+    np.testing.assert_allclose(moved.velocity, [0.1 / mass * -0.5], rtol=1e-5)
+    np.testing.assert_allclose(moved.position, 1.7 + 0.1 * moved.velocity, rtol=1e-6)
+
+
+def test_the_bias_drives_nothing_around():
+    """Of average forces with a curl, and an integral over the period, only the gradient acts: the potential is periodic."""
+    grid = Grid((-pi, -pi), (pi, pi), (16, 16), periodic=True)
+    m = ExtendedABF([PHI, OTHER], grid=grid, sigma=0.4, tau=1.0, full_samples=1)
+    x, y = np.moveaxis(grid.points.reshape(-1, 2), -1, 0)
+    gradient = np.stack([-np.sin(x), np.cos(y)], axis=-1)
+    curl = np.stack([-np.sin(y), np.sin(x)], axis=-1)
+    state = m.init(observe([0.0, 0.0]))
+    sums = state.at_position.at[:, 0, :2].set(gradient + curl + 0.7).at[:, 0, -1].set(1.0)
+    state = m.learn(eqx.tree_at(lambda s: s.at_position, state, sums), jnp.asarray(1024), jnp.asarray(1.0))
+    force = jax.vmap(lambda xi: m._average(state.potential, xi))(grid.points.reshape(-1, 2))
+    np.testing.assert_allclose(force, gradient, atol=0.05)
+
+
+def test_the_average_force_is_looked_at_more_rarely_as_it_settles():
+    m = method()
+    steps = np.arange(64, 1 << 18, 64)
+    due = steps[jax.vmap(m._is_new)(jnp.asarray(steps))]
+    assert np.array_equal(due[:63], np.arange(1024, 1 << 16, 1024))
+    assert np.array_equal(np.diff(due[62:]), np.repeat([1024, 2048, 4096], [1, 32, 31]))
 
 
 def test_free_extended_variable_has_the_springs_period():
@@ -109,13 +144,26 @@ def test_hills_stand_where_the_extended_variables_are():
     m = method(hills=HILLS, full_samples=10**9)
     state = m.reserve(m.init(observe([1.0])), 4)
     state = eqx.tree_at(lambda s: s.position, state, jnp.array([1.7]))
-    state = step(m, eqx.tree_at(lambda s: s.n_steps, state, jnp.asarray(0)), observe([1.0], 1))
+    state = m.learn(step(m, state, observe([1.0], 1)), jnp.asarray(2), jnp.asarray(1.0))
+    assert state.hills is not None
     np.testing.assert_allclose(state.hills.centers[0], [1.7])
-    spring, hill = -4.0 * 0.7, HILLS.bias(state.hills, observe([1.7])).force
+    state = step(m, eqx.tree_at(lambda s: s.velocity, state, jnp.array([3.0])), observe([1.0], 2))
+    spring, hill = -4.0 * (state.position - 1.0), HILLS.bias(state.hills, observe(state.position)).force
+    assert float(abs(hill[0])) > 0.1
     np.testing.assert_allclose(state.force, spring + hill)
     roomy = m.reserve(state, 10_000).hills
     assert roomy is not None
     assert roomy.hills.shape[1] > 10_000
+
+
+def test_no_hill_is_added_when_only_random_numbers_are():
+    m = method(hills=Metadynamics(X, height=1.0, sigma=0.5, stride=40, grid=LINE))
+    state = m.reserve(m.init(observe([1.0])), 4)
+    assert np.flatnonzero(jax.vmap(m.is_due)(jnp.arange(130))[1:]).tolist() == [40, 63, 80, 120, 127]
+    for n_steps, expected in ((64, 0), (81, 1)):
+        hills = m.learn(state, jnp.asarray(n_steps), jnp.asarray(1.0)).hills
+        assert hills is not None
+        assert int(hills.n_hills) == expected
 
 
 def test_outside_the_grid():
