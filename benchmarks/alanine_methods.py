@@ -2,9 +2,10 @@
 
     python benchmarks/alanine_methods.py [--methods metadynamics,ABF] [--replicas 8] [--steps 2000000] [--figure FILE]
 
-Prints the free-energy difference between the basins by each method, and the root-mean-square difference of the surfaces where
-they lie below 30 kJ/mol; tests/validation asserts that they agree. The windows of umbrella sampling share the same number of
-steps, and begin at configurations of a short run of metadynamics.
+Prints the free-energy difference between the basins by each method, how often phi has turned forwards more than back in each
+replica, and the root-mean-square difference of the surfaces where they lie below 30 kJ/mol; tests/validation asserts that they
+agree. The windows of umbrella sampling share the same number of steps, and begin at configurations of a short run of
+metadynamics.
 """
 
 import argparse
@@ -55,11 +56,13 @@ class Surface:
         fes: from all replicas together.
         difference: F(0 < phi < 2.2) - F(phi < 0), and its standard error [kJ/mol].
         of_replicas: the same of each replica alone; for windows, which make one result together, only that.
+        turns: of phi in each replica, those backwards taken off: few, unless a bias drives the molecule in circles.
     """
 
     fes: pysamp.FreeEnergy
     difference: tuple[float, float]
     of_replicas: list[tuple[float, float]]
+    turns: np.ndarray
 
 
 def left(phi, psi):
@@ -114,9 +117,11 @@ def sample(name: str, *, replicas: int, steps: int, seed: int = 1) -> Surface:
     fes = pysamp.analyze(run, grid=SURFACE)
     difference = fes.difference(left, right)
     if windows > 1:
-        return Surface(fes, difference, [difference])
+        return Surface(fes, difference, [difference], np.zeros(0))
+    phi = np.unwrap(run.log.xi.values[..., 0], axis=1)
+    turns = (phi[:, -1] - phi[:, 0]) / (2 * math.pi)
     alone = [pysamp.analyze(run.replica(r), grid=SURFACE).difference(left, right) for r in range(replicas)]
-    return Surface(fes, difference, alone)
+    return Surface(fes, difference, alone, turns)
 
 
 def rms_difference(one: pysamp.FreeEnergy, other: pysamp.FreeEnergy) -> float:
@@ -128,14 +133,17 @@ def rms_difference(one: pysamp.FreeEnergy, other: pysamp.FreeEnergy) -> float:
 def compare(names: Sequence[str], *, replicas: int, steps: int) -> dict[str, Surface]:
     """Sample by each of the methods and print the table."""
     surfaces = {}
-    print("| method | F(C7ax) - F(phi < 0) | mean of replicas | their spread | stated |\n|---|---|---|---|---|")
+    print(
+        "| method | F(C7ax) - F(phi < 0) | mean of replicas | their spread | stated | turns of phi |\n|---|---|---|---|---|---|"
+    )
     for name in names:
         surfaces[name] = surface = sample(name, replicas=replicas, steps=steps)
         value, error = surface.difference
         values, errors = np.array(surface.of_replicas).T
-        alone = " | | "
+        alone = " | | | "
         if len(values) > 1:
-            alone = f"{values.mean():.2f} | {values.std(ddof=1):.2f} | {np.sqrt(np.mean(errors**2)):.2f}"
+            alone = f"{values.mean():.2f} | {values.std(ddof=1):.2f} | {np.sqrt(np.mean(errors**2)):.2f} | "
+            alone += ", ".join(f"{turns:.0f}" for turns in surface.turns)
         print(f"| {name} | {value:.2f} +- {error:.2f} | {alone} |", flush=True)
     for one, other in itertools.combinations(names, 2):
         print(f"{one} and {other}: rms {rms_difference(surfaces[one].fes, surfaces[other].fes):.2f} kJ/mol")
