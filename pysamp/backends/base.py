@@ -102,7 +102,7 @@ class Bound(abc.ABC):
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        """What to note in a result: version of the engine, platform, route."""
+        """What to note in a result: version of the engine, platform, route; ``engine``, where it is not the module's name."""
         return {}
 
     def initial_states(self, seeds: Sequence[int], first_replica: int = 0) -> list[SamplerState]:

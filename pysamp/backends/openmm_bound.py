@@ -124,8 +124,9 @@ class OpenMMBound(LoopBound):
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        """OpenMM's version and platform, the route, and the unit of energy."""
+        """The engine, its version and platform, the route, and the unit of energy."""
         return {
+            "engine": "openmm",  # whichever module holds the route
             "engine_version": openmm.Platform.getOpenMMVersion(),
             "platform": self._context.getPlatform().getName(),
             "route": self.route,

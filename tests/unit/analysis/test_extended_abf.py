@@ -43,9 +43,9 @@ def run_of(xi, position, k, n_blocks):
     np.add.at(at_position, (own, block), np.stack([k * stretch, stretch**2, np.ones(len(xi))], axis=-1))
     zero, length = jnp.zeros(1), len(xi) // n_blocks
     counters = (jnp.asarray(length), jnp.asarray(length * n_blocks))
-    state = ExtendedABFState(
-        zero, zero, zero, jnp.asarray(at_xi), jnp.asarray(at_position), *counters, None, jnp.asarray(0), *NO_NOISE
-    )
+    sums = (jnp.asarray(at_xi), jnp.asarray(at_position))
+    potential = jnp.zeros(GRID.shape[0] + 3)
+    state = ExtendedABFState(zero, zero, zero, *sums, potential, *counters, None, jnp.asarray(0), *NO_NOISE)
     return make_run([METHOD], [(state,)])
 
 
