@@ -1,6 +1,6 @@
 """Free energies of exact models, and whether the stated error bars are true.
 
-Each case of benchmarks/accuracy.py runs 100 seeded replicas or more, analyses every one alone, and counts how often the 68 %
+Each case of benchmarks/accuracy.py runs 100 seeded replicas (60 to 300), analyses every one alone, and counts how often the 68 %
 interval covers the exact value. Of n honest intervals a part of 0.68 +- sqrt(0.68 * 0.32 / n) covers; the bounds of 58 to 78 %
 are 2.1 standard deviations for n = 100. The seeds are fixed, so a case that passes once passes always.
 """
