@@ -12,14 +12,12 @@ from jaxtyping import Array, Bool, Float, Int
 from ..colvars.base import AbstractCV, Combination, difference
 from ..colvars.paths import Path, progress
 from ..errors import InvalidInputError
-from ..units import as_float, as_positive
+from ..units import as_array, as_float, as_positive
 from .base import AbstractMethod, Bias, Observation, as_stride
 
 __all__ = ["AdaptivePath"]
 
 _LOOKS = 50  # samples between two moves of the path, at most; more would hardly be independent
-
-type_of_samples = tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, "m n"]]
 
 
 class AdaptivePathState(eqx.Module):
@@ -28,21 +26,21 @@ class AdaptivePathState(eqx.Module):
     Attributes:
         nodes: of the path now.
         lam: lambda for their present distance.
-        weights: how many samples each node has had, older ones counting less.
-        fresh: how many of them since the path last moved.
-        drifts: sum of the displacements of those from the path.
+        weights: how many samples each node has had until the path last moved, older ones counting less.
+        samples: where the system has been since then.
         progress: s and z at the last step.
         time: number of the last step, and its kT [energy].
+        first: number of the first step.
         methods: states of the biases.
     """
 
     nodes: Float[Array, "m n"]
     lam: Float[Array, ""]
     weights: Float[Array, " m"]
-    fresh: Float[Array, " m"]
-    drifts: Float[Array, "m n"]
+    samples: Float[Array, "looks n"]
     progress: Float[Array, "2"]
     time: tuple[Int[Array, ""], Float[Array, ""]]
+    first: Int[Array, ""]
     methods: tuple[Any, ...]
 
 
@@ -54,36 +52,42 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
 
     $$u_j \leftarrow u_j + \frac{\sum_t w_j(t)\,[\xi(t) - p(t)]}{\sum_t w_j(t)},$$
 
-    where $p(t)$ is the point of the path nearest to $\xi(t)$ and $w_j$ is the share of node $j$ in it, between 0 and 1: the sum
-    above is over the samples since the last move, the one below over all, older ones counting less. The nodes are also drawn
-    towards the middle of their neighbours a little, and put at equal distances along the path. It converges to the average path
-    of the transition, which is that of minimum free energy where the valley is straight across the path; so one dimension is
-    sampled however many CVs describe the transition. Add a :class:`~pysamp.methods.HarmonicWalls` on ``path["z"]`` to keep
-    samples near the path (a "tube").
+    where $p(t)$ is the point of the path nearest to $\xi(t)$ and $w_j$ is the share of node $j$ in it, between 0 and 1, times
+    $2^{-a/\tau}$ for a sample of age $a$. The sum above is over the samples since the last move, the one below over all. The
+    nodes are also drawn towards the middle of their neighbours a little, and put at equal distances along the path. It converges
+    to the average path of the transition, which is that of minimum free energy where the valley is straight across the path; so
+    one dimension is sampled however many CVs describe the transition. Add a :class:`~pysamp.methods.HarmonicWalls` on
+    ``path["z"]`` to keep samples near the path (a "tube").
 
-    Equation to code: $u$ ``nodes``, $\sum w$ ``weights``, $\sum w (\xi - p)$ ``drifts``, half-life $\tau$ ``half_life``.
+    Two nodes stay where they are, in the minima. Beyond its last node a path tells no places apart, so give it some more there,
+    until where the system hardly comes, and say by ``fixed`` which two stay; those beyond continue the path straight on.
+
+    Equation to code: $u$ ``nodes``, $\sum w$ ``weights``, $\xi$ ``samples``, half-life $\tau$ ``half_life``.
 
     The log has the CVs of the path, and $s$ and $z$ on the path as it was at the time as diagnostics. ``pysamp.analyze`` takes
     these: it gives the free energy along the path by the estimator of the first adaptive bias. For a result that does not
     remember how the path came about, bias ``method.found(state)`` in a further run.
 
     Args:
-        path: where it starts: a straight line between the two ends will do; its ends stay, and should lie in minima.
+        path: where it starts: a straight line through the two minima and beyond them will do.
         methods: one bias or several that act on ``path["s"]``, ``path["z"]`` or ``path``.
         stride: steps between moves of the path; it looks at fifty configurations from one move to the next.
+        fixed: numbers of the two nodes that stay, counted from 0 or, if negative, from the end.
         half_life: steps after which a sample counts half; None to average over all, which converges but remembers a bad start.
         smoothing: how strongly nodes are drawn to the middle of their neighbours, in units of how strongly samples draw them;
             0 for not at all. It cuts corners of a path of curvature radius R with nodes h apart by some smoothing h^2 / (2 R).
 
     Raises:
-        InvalidInputError: if a bias acts on something else, needs momenta, has windows or ends its trajectories.
+        InvalidInputError: if a bias acts on something else, needs momenta, has windows or ends its trajectories, or if the
+            nodes that are to stay are no two nodes in their order with one between them.
 
     Example:
         >>> from pysamp.colvars import DihedralAngle, Path
         >>> from pysamp.methods import AdaptivePath, Metadynamics
         >>> phi, psi = DihedralAngle([4, 6, 8, 14]), DihedralAngle([6, 8, 14, 16])
-        >>> path = Path([phi, psi], [[-1.4 + 0.12 * i, 1.2 - 0.1 * i] for i in range(21)])
-        >>> method = AdaptivePath(path, Metadynamics(path["s"], height=1.0, sigma=1.0, stride=500), stride=1000)
+        >>> path = Path([phi, psi], [[-1.4 + 0.12 * i, 1.2 - 0.1 * i] for i in range(-5, 26)])
+        >>> hills = Metadynamics(path["s"], height=1.0, sigma=1.0, stride=500)
+        >>> method = AdaptivePath(path, hills, stride=1000, fixed=(5, 25))
         >>> method.n_cvs
         2
 
@@ -99,8 +103,18 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
     stride: Int[np.ndarray, ""]
     half_life: Float[np.ndarray, ""]
     smoothing: Float[np.ndarray, ""]
+    fixed: tuple[int, int] = eqx.field(static=True)
 
-    def __init__(self, path: Any, methods: Any, *, stride: Any, half_life: Any = None, smoothing: Any = 0.5):
+    def __init__(
+        self,
+        path: Any,
+        methods: Any,
+        *,
+        stride: Any,
+        fixed: tuple[int, int] = (0, -1),
+        half_life: Any = None,
+        smoothing: Any = 0.5,
+    ):
         if not isinstance(path, Path):
             raise InvalidInputError(f"AdaptivePath needs a pysamp.colvars.Path, got {path!r}.")
         self.path = path
@@ -110,6 +124,7 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         self.smoothing = as_float(smoothing)
         if not 0 <= self.smoothing < 1:
             raise InvalidInputError(f"smoothing must be from 0 to 1, got {smoothing!r}.")
+        self.fixed = _two_nodes(fixed, len(path.nodes))
         if not self.methods or not all(isinstance(method, AbstractMethod) for method in self.methods):
             raise InvalidInputError(f"AdaptivePath needs one bias on the path, or a list of them, got {methods!r}.")
         for method in self.methods:
@@ -142,22 +157,24 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
     def init(self, obs: Observation) -> AdaptivePathState:
         """The path as it was given."""
         nodes = jnp.asarray(self.path.nodes, dtype=obs.xi.dtype)
-        lam, none = jnp.asarray(self.path.lam), jnp.zeros_like(nodes)
+        lam = jnp.asarray(self.path.lam)
         along = self._progress(obs.xi, nodes, lam)
         states = tuple(m.init(self._seen(i, obs, self._values(m, along))) for i, m in enumerate(self.methods))
-        return AdaptivePathState(nodes, lam, none[:, 0], none[:, 0], none, along, (obs.step, obs.kT), states)
+        samples = jnp.zeros((_LOOKS, len(obs.xi)), obs.xi.dtype)
+        return AdaptivePathState(
+            nodes, lam, jnp.zeros_like(nodes[:, 0]), samples, along, (obs.step, obs.kT), obs.step, states
+        )
 
     def update(self, state: AdaptivePathState, obs: Observation) -> AdaptivePathState:
-        """The biases see where the system is on the path; the path sees, every now and then, where the system is."""
+        """The biases see where the system is on the path; of each few steps the last place is kept, for the path."""
         along = self._progress(obs.xi, state.nodes, state.lam)
         seen = [self._seen(i, obs, self._values(m, along)) for i, m in enumerate(self.methods)]
         states = tuple(m.update(s, o) for m, s, o in zip(self.methods, state.methods, seen, strict=True))
-        every = jnp.maximum(jnp.asarray(self.stride) // _LOOKS, 1)
-        samples = (state.weights, state.fresh, state.drifts)
-        weights, fresh, drifts = jax.lax.cond(
-            obs.step % every == 0, lambda: self._looked(state.nodes, samples, obs.xi, every), lambda: samples
+        place = obs.step % jnp.asarray(self.stride) // self._every
+        samples = jax.lax.dynamic_update_slice_in_dim(state.samples, obs.xi[None], place, axis=0)
+        return eqx.tree_at(
+            lambda s: (s.samples, s.progress, s.time, s.methods), state, (samples, along, (obs.step, obs.kT), states)
         )
-        return AdaptivePathState(state.nodes, state.lam, weights, fresh, drifts, along, (obs.step, obs.kT), states)
 
     def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
         """When the path is to move, or a bias learns."""
@@ -168,6 +185,11 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         state = jax.lax.cond(self._is_move(n_steps), lambda: self._moved(state), lambda: state)
         methods = tuple(m.learned(s, n_steps, kT) for m, s in zip(self.methods, state.methods, strict=True))
         return eqx.tree_at(lambda s: s.methods, state, methods)
+
+    @property
+    def _every(self) -> Int[Array, ""]:
+        """Steps from one look at the system to the next."""
+        return (jnp.asarray(self.stride) + _LOOKS - 1) // _LOOKS
 
     def _is_move(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
         return n_steps % jnp.asarray(self.stride) == 0
@@ -219,15 +241,6 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         zeros = jnp.zeros_like(values)
         return Observation(values, obs.step, obs.kT, key, zeros, zeros, obs.timestep)
 
-    def _looked(
-        self, nodes: Float[Array, "m n"], samples: type_of_samples, xi: Float[Array, " n"], every: Int[Array, ""]
-    ) -> type_of_samples:
-        """One more sample."""
-        weights, fresh, drifts = samples
-        share, displacement = self._projection(xi, nodes)
-        weights = weights * 0.5 ** (every / jnp.asarray(self.half_life)) + share
-        return weights, fresh + share, drifts + share[:, None] * displacement[None]
-
     def _projection(
         self, xi: Float[Array, " n"], nodes: Float[Array, "m n"]
     ) -> tuple[Float[Array, " m"], Float[Array, " n"]]:
@@ -245,14 +258,31 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         return share, jnp.sum(chosen[:, None] * displacements, axis=0) * scales[0]
 
     def _moved(self, state: AdaptivePathState) -> AdaptivePathState:
-        """Inner nodes moved by the mean displacement near them, then all at equal distances; lambda for those."""
-        nodes, weights, fresh, drifts = state.nodes, state.weights, state.fresh, state.drifts
-        inner = jnp.arange(len(nodes)) % (len(nodes) - 1) != 0
-        mean = drifts / jnp.where(weights > 0, weights, 1.0)[:, None]
-        nodes = nodes + jnp.where(inner[:, None], mean, 0.0)
+        """Nodes moved by the mean displacement near them, then all at equal distances; lambda for those."""
+        nodes, (first, last) = state.nodes, self.fixed
+        shares, displacements = jax.vmap(lambda xi: self._projection(xi, nodes))(state.samples)
+        looks = jnp.arange(_LOOKS)
+        last_move = state.time[0] // jnp.asarray(self.stride) * jnp.asarray(self.stride)
+        ends = last_move + jnp.minimum((looks + 1) * self._every, jnp.asarray(self.stride))
+        is_new = (looks * self._every < jnp.asarray(self.stride)) & (ends > state.first)
+        ages = (state.time[0] + 1 - ends) / jnp.asarray(self.half_life)
+        shares = shares * jnp.where(is_new, 0.5**ages, 0.0)[:, None]
+        older = state.weights * 0.5 ** (jnp.asarray(self.stride) / jnp.asarray(self.half_life))
+        weights = older + jnp.sum(shares, axis=0)
+
+        inner = (jnp.arange(len(nodes)) > first) & (jnp.arange(len(nodes)) < last)
+        parts = jnp.where(inner & (weights > 0), 1.0 / jnp.where(weights > 0, weights, 1.0), 0.0)[:, None]
+        nodes = nodes + parts * (shares.T @ displacements)
         between = 0.5 * (jnp.roll(nodes, 1, axis=0) + jnp.roll(nodes, -1, axis=0))
-        part = jnp.asarray(self.smoothing) * fresh / jnp.where(weights > 0, weights, 1.0)
-        nodes = nodes + jnp.where(inner, part, 0.0)[:, None] * (between - nodes)
+        nodes = nodes + jnp.asarray(self.smoothing) * parts * jnp.sum(shares, axis=0)[:, None] * (between - nodes)
+        nodes = self._continued(self._spaced(nodes[first : last + 1]))
+        given = jnp.asarray(self.path.nodes, dtype=nodes.dtype)
+        before, after = (jnp.sum(self.path.squares_of_neighbours(path)) for path in (given, nodes))
+        lam = jnp.asarray(self.path.lam) * before / after
+        return eqx.tree_at(lambda s: (s.nodes, s.lam, s.weights), state, (nodes, lam, weights))
+
+    def _spaced(self, nodes: Float[Array, "m n"]) -> Float[Array, "m n"]:
+        """As many nodes at equal distances on the lines between ``nodes``."""
         sides = difference(nodes[1:], nodes[:-1], self.cvs)
         lengths = jnp.sqrt(self.path.squares_of_neighbours(nodes))
         ends = jnp.cumsum(lengths)
@@ -260,14 +290,28 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         passed = jnp.clip(
             (wanted[:, None] - (ends - lengths)[None]) / jnp.where(lengths > 0, lengths, 1.0)[None], 0.0, 1.0
         )
-        nodes = nodes[:1] + jnp.sum(passed[:, :, None] * sides[None], axis=1)
-        first = jnp.asarray(self.path.nodes, dtype=nodes.dtype)
-        longer = jnp.sum(self.path.squares_of_neighbours(nodes)) / jnp.sum(self.path.squares_of_neighbours(first))
-        return eqx.tree_at(
-            lambda s: (s.nodes, s.lam, s.fresh, s.drifts),
-            state,
-            (nodes, jnp.asarray(self.path.lam) / longer, jnp.zeros_like(fresh), jnp.zeros_like(drifts)),
-        )
+        return nodes[:1] + jnp.sum(passed[:, :, None] * sides[None], axis=1)
+
+    def _continued(self, nodes: Float[Array, "k n"]) -> Float[Array, "m n"]:
+        """The path through ``nodes``, which go from the first to the last one that stays, straight on beyond these."""
+        first, last = self.fixed
+        before = jnp.arange(first, 0, -1, dtype=nodes.dtype)[:, None]
+        after = jnp.arange(1, len(self.path.nodes) - last, dtype=nodes.dtype)[:, None]
+        ahead, behind = difference(nodes[-1:], nodes[-2:-1], self.cvs), difference(nodes[:1], nodes[1:2], self.cvs)
+        return jnp.concatenate([nodes[:1] + before * behind, nodes, nodes[-1:] + after * ahead])
+
+
+def _two_nodes(fixed: Any, n_nodes: int) -> tuple[int, int]:
+    """Numbers of the nodes that stay, counted from 0."""
+    numbers = as_array(fixed)
+    if numbers.shape == (2,) and (numbers % 1 == 0).all() and (abs(numbers + 0.5) < n_nodes).all():
+        first, last = (int(number) % n_nodes for number in numbers)
+        if last - first >= 2:
+            return first, last
+    raise InvalidInputError(
+        f"fixed must be the numbers of two of the path's {n_nodes} nodes with one or more between them, such as (0, -1) for "
+        f"its ends; got {fixed!r}."
+    )
 
 
 def _is_of(cv: AbstractCV, path: Path) -> bool:

@@ -63,25 +63,50 @@ def test_first_move_is_the_mean_displacement():
     """Three samples: two share an inner node with 3/4 and 1/4 of it, one lies beyond the end, which stays."""
     path = Path([X, Y], [[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
     method = AdaptivePath(path, HarmonicBias(path["s"], kspring=1.0, center=1.0), stride=4, smoothing=0.0)
-    state = follow(method, np.array([[0.75, 0.4], [1.75, -0.2], [5.0, 1.0]]))
-    np.testing.assert_allclose(state.weights, [0.25, 1.0, 1.75])
-    np.testing.assert_allclose(state.fresh, [0.25, 1.0, 1.75])
-    np.testing.assert_allclose(state.drifts, [[0.0, 0.1], [0.0, 0.25], [3.0, 0.85]])
     samples = np.array([[0.75, 0.4], [1.75, -0.2], [5.0, 1.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(follow(method, samples[:3]).nodes, path.nodes)
     state = follow(method, samples)
     np.testing.assert_allclose(state.nodes, [[0.0, 0.0], [1.0, 0.25], [2.0, 0.0]], atol=1e-12)
-    np.testing.assert_array_equal(state.drifts, np.zeros((3, 2)))
-    np.testing.assert_array_equal(state.fresh, np.zeros(3))
+    np.testing.assert_allclose(state.weights, [1.25, 1.0, 1.75])
     # all of its samples are new, so smoothing takes its whole part, here half of the way to the middle of the ends
     smooth = AdaptivePath(path, HarmonicBias(path["s"], kspring=1.0, center=1.0), stride=4, smoothing=0.5)
     np.testing.assert_allclose(follow(smooth, samples).nodes[1], [1.0, 0.125], atol=1e-12)
 
 
-def test_older_samples_count_less():
+@pytest.mark.parametrize(("stride", "n_looks"), [(8, 8), (60, 30), (132, 44)])
+def test_older_samples_count_less(stride, n_looks):
+    """A look every (stride / 50) steps, rounded up; each counts half as much as the one two looks later."""
     path = Path([X, Y], [[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
-    method = AdaptivePath(path, HarmonicBias(path["s"], kspring=1.0, center=1.0), stride=100, half_life=2.0)
-    state = follow(method, np.full((5, 2), [1.0, 0.3]))
-    assert float(state.weights[1]) == pytest.approx(1.75)  # three looks, one every second step
+    every = -(-stride // 50)
+    bias = HarmonicBias(path["s"], kspring=1.0, center=1.0)
+    method = AdaptivePath(path, bias, stride=stride, half_life=2.0 * every, smoothing=0.0)
+    xi = np.full((2 * stride, 2), [1.0, 0.3])
+    state = follow(method, xi)
+    np.testing.assert_allclose(state.nodes[1], xi[0], rtol=1e-12)
+    assert float(state.weights[1]) == pytest.approx(1.0 / (1.0 - np.sqrt(0.5)), rel=0.01)
+    counted = AdaptivePath(path, bias, stride=stride, smoothing=0.0)
+    assert float(follow(counted, xi).weights[1]) == 2 * n_looks
+
+
+def test_nodes_beyond_those_that_stay():
+    """They continue the path straight on, at its distances."""
+    line = np.stack([np.linspace(-2.0, 2.0, 9), np.zeros(9)], axis=1)
+    path = Path([X, Y], line)
+    method = AdaptivePath(
+        path, HarmonicBias(path["s"], kspring=1.0, center=3.0), stride=500, fixed=(2, -3), smoothing=0.0
+    )
+    rng = np.random.default_rng(2)
+    x = rng.uniform(-2.0, 2.0, 20_000)
+    nodes = np.asarray(follow(method, np.stack([x, 0.3 * np.cos(0.5 * np.pi * x)], axis=1)).nodes)
+    np.testing.assert_allclose(nodes[[2, 6]], line[[2, 6]], atol=1e-12)
+    assert nodes[4, 1] == pytest.approx(
+        0.28, abs=0.05
+    )  # the mean over samples half a side away and nearer is a little less
+    sides = np.diff(nodes, axis=0)
+    np.testing.assert_allclose(np.linalg.norm(sides, axis=1), np.linalg.norm(sides[3]), rtol=0.01)
+    np.testing.assert_allclose(sides[:2], np.broadcast_to(sides[2], (2, 2)), atol=1e-12)
+    np.testing.assert_allclose(sides[6:], np.broadcast_to(sides[5], (2, 2)), atol=1e-12)
+    assert sides[0, 1] > 0.05
 
 
 def test_a_path_across_the_period():
@@ -179,6 +204,12 @@ BAD = {
     "stride": lambda path: AdaptivePath(path, HarmonicBias(path["s"], kspring=1.0, center=0.0), stride=0),
     "half_life": lambda path: AdaptivePath(
         path, HarmonicBias(path["s"], kspring=1.0, center=0.0), stride=10, half_life=0.0
+    ),
+    "two of the path's 11 nodes": lambda path: AdaptivePath(
+        path, HarmonicBias(path["s"], kspring=1.0, center=0.0), stride=10, fixed=(4, 5)
+    ),
+    "must be the numbers of two": lambda path: AdaptivePath(
+        path, HarmonicBias(path["s"], kspring=1.0, center=0.0), stride=10, fixed=(0, 11)
     ),
     "smoothing": lambda path: AdaptivePath(
         path, HarmonicBias(path["s"], kspring=1.0, center=0.0), stride=10, smoothing=1.5
