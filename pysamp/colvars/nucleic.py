@@ -81,7 +81,8 @@ class ERMSD(AbstractCV):
             raise InvalidInputError(f"scales must be three positive lengths, got {scales!r}.")
         positions = as_structures(as_array(reference).reshape(-1, 3), 3 * len(self.bases), "The reference")
         with jax.enable_x64(True):
-            self.reference = np.asarray(_contacts(jnp.asarray(positions), Cell(), self.scales, self.cutoff))
+            contacts = jax.jit(lambda x: _contacts(x, Cell(), self.scales, self.cutoff))
+            self.reference = np.asarray(contacts(positions))
 
     @property
     def atoms(self) -> type_of_points:

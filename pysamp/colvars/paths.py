@@ -112,7 +112,7 @@ class Path(AbstractComposite):
         self.scales = np.array(np.broadcast_to(scales, (n,)))
         self.values = _values(values, len(self.nodes))
         with jax.enable_x64(True):
-            self.lam = _lam(lam, np.asarray(self.squares_of_neighbours(jnp.asarray(self.nodes))))
+            self.lam = _lam(lam, np.asarray(jax.jit(lambda nodes: self.squares_of_neighbours(nodes))(self.nodes)))
 
     def __call__(self, x: Float[Array, "k 3"], cell: Cell, lists: Sequence[NeighborList] = ()) -> Float[Array, "2"]:
         """Progress and distance."""
@@ -209,7 +209,9 @@ class RMSDPath(AbstractSuperposed):
         return progress(self.mean_square_deviations(x, cell, self.structures), self.values, self.lam)
 
     def _squares_of_neighbours(self) -> Float[np.ndarray, " _"]:
-        with jax.enable_x64(True):
-            x = jnp.asarray(self.structures)
-            pairs = [self.mean_square_deviations(x[i], Cell(), x[i + 1 : i + 2]) for i in range(len(x) - 1)]
-            return np.concatenate(pairs)
+        """In NumPy, as compiling the superposition for it takes seconds."""
+        own, fit = (weights / weights.sum() for weights in (self.weights, self.fit_weights) if weights is not None)
+        x = self.structures - np.einsum("k,mki->mi", fit, self.structures)[:, None]
+        u, _, v = np.linalg.svd(np.einsum("k,mki,mkj->mij", fit, x[1:], x[:-1]))
+        u[..., -1] *= np.linalg.det(u @ v)[:, None]  # no reflection
+        return np.einsum("k,mki->m", own, (x[1:] - x[:-1] @ np.swapaxes(u @ v, 1, 2)) ** 2)

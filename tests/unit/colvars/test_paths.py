@@ -72,6 +72,21 @@ def test_path_of_structures():
 
 
 @pytest.mark.parametrize(
+    "weights", [{}, {"weights": [1, 2, 3, 4, 5]}, {"weights": [1, 2, 3, 4, 5], "fit_weights": [1, 1, 1, 1, 0]}]
+)
+def test_lambda_of_structures(weights):
+    """By the mean square deviation of neighbours; a mirror image is not superposed."""
+    structures = np.random.default_rng(2).normal(size=(4, 5, 3))
+    structures[1] = -structures[0]
+    squares = [
+        float(RMSD(range(5), a, **weights)(jnp.asarray(b), Cell())) ** 2
+        for a, b in zip(structures[:-1], structures[1:], strict=True)
+    ]
+    assert squares[0] > 0.1
+    assert RMSDPath(range(5), structures, **weights).lam == pytest.approx(2.3 / np.mean(squares))
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda: Path(CVS, NODES[:, :1]),
