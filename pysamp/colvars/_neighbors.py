@@ -129,7 +129,9 @@ class NeighborList(eqx.Module):
         """This list if it has all pairs of the points ``x`` that count, else a new one, unless the box is too small."""
         x, cell = jax.lax.stop_gradient((x, cell))
         stale = ~self._holds(pairs, x, cell)
-        return rarely(stale, lambda *args: _built(pairs, *args), lambda self, x, cell: self, self, x, cell)
+        # No cond, which would copy the list where it stays: a loop that is seldom entered keeps it in its place.
+        again = lambda carry: (jnp.zeros_like(stale), _built(pairs, carry[1], x, cell))  # noqa: E731
+        return jax.lax.while_loop(lambda carry: carry[0], again, (stale, self))[1]
 
     def _holds(self, pairs: Neighborhood, x: Float[Array, "k 3"], cell: Cell) -> Bool[Array, ""]:
         r"""Whether no pair can be missing.
