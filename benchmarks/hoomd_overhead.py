@@ -14,8 +14,8 @@ HOOMD must be there (conda install -c conda-forge hoomd, or built from source). 
 - ``pysamp, called``: HOOMD calls the compiled bias, which is the way without the native extension.
 
 ``added`` is what a step takes longer than the plain engine's, paired round by round; ``in place`` is the time within the
-hook. HOOMD itself sets the arrays of each custom force to zero and adds them up, for all N particles; that is in
-``added`` of all.
+hook, from the first line of what HOOMD calls to its last. HOOMD itself sets the arrays of each custom force to zero and adds
+them up, for all N particles; that is in ``added`` of all. A second table tells the parts of the relayed hook.
 """
 
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false
@@ -107,6 +107,25 @@ class Clock:
         return result
 
 
+class Parts:
+    """The parts of the relayed hook: gathering, the switch to the loop, its step, the switch back, writing."""
+
+    def __init__(self, relay: Any):
+        self.relay = relay
+        self.spent = np.zeros(5)
+        self.take()
+
+    def take(self) -> float:
+        """The time since it was last taken, in all parts together."""
+        parts = np.asarray(self.relay.seconds())
+        self.spent += parts
+        return float(parts.sum())
+
+    def shares(self) -> np.ndarray:
+        """Shares of the parts in all that was taken."""
+        return self.spent / self.spent.sum()
+
+
 def custom(n: int, name: str, force: hoomd.md.force.Custom) -> Contender:
     """HOOMD with a custom force of its own."""
     simulation = fluid(n)
@@ -121,10 +140,9 @@ def biased(n: int, *, route: str) -> Contender:
     os.environ["PYSAMP_HOOMD_CALLBACK"] = "1" if route == "called" else "0"
     bound = cast(Any, pysamp.bind(fluid(n), METHOD))
     bound.reserve(10_000_000)
-    bound.run(600)  # compiled, and past the first hill
+    bound.run(20)  # compiled
     if route == "relayed":
-        take = bound._relay.seconds
-        take()
+        take = Parts(bound._relay).take
     else:
         bound.set_forces = Clock(bound.set_forces)
         take = bound.set_forces.take
@@ -141,7 +159,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"HOOMD-blue {hoomd.version.version}, pysamp {pysamp.__version__}; microseconds per step")
     print("| N | contender | whole step | added to plain | in place |\n|---|---|---|---|---|")
-    figures = {}
+    figures, parts = {}, []
     for n in map(int, arguments.sizes.split(",")):
         plain = Contender("plain", fluid(n).run)
         forces = [custom(n, "empty", Empty()), custom(n, "round trip", RoundTrip())]
@@ -156,6 +174,11 @@ def main() -> None:
             print(
                 f"| {n} | {contender.name} | {whole[0]:.1f} | {added[0]:.1f} +- {added[1]:.1f} | {shown} |", flush=True
             )
+            taker = getattr(contender.waited, "__self__", None)
+            if isinstance(taker, Parts) and place is not None:
+                parts.append(f"| {n} | " + " | ".join(f"{place[0] * share:.1f}" for share in taker.shares()) + " |")
+    print("\n| N | gather | switch to the loop | step | switch back | write |\n|---|---|---|---|---|---|")
+    print("\n".join(parts))
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=1)

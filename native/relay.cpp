@@ -53,6 +53,42 @@ using ConstArray = nb::ndarray<nb::ro, nb::device::cpu>;
 
 enum Kind { kFinished = 0, kNewStep = 1, kSameStep = 2 };
 
+// Where the time goes within the hook: gathering, the switch to the loop, its step, the switch back, writing.
+enum Part { kGather, kAway, kStep, kBack, kScatter, kParts };
+
+class Stopwatch {
+   public:
+    class Hook {  // on the engine's stack for as long as the hook lasts
+       public:
+        explicit Hook(Stopwatch& watch) : watch_(watch) {
+            watch_.runs_ = watch_.wanted_;
+            if (watch_.runs_) watch_.mark_ = Clock::now();
+        }
+        ~Hook() { watch_.runs_ = false; }
+        Hook(const Hook&) = delete;
+        Hook& operator=(const Hook&) = delete;
+
+       private:
+        Stopwatch& watch_;
+    };
+    void lap(Part part) {
+        if (!runs_) return;
+        Clock::time_point now = Clock::now();
+        spent_[part] += std::chrono::duration<double>(now - mark_).count();
+        mark_ = now;
+    }
+    std::vector<double> take() {
+        wanted_ = true;
+        return std::exchange(spent_, std::vector<double>(kParts, 0.0));
+    }
+
+   private:
+    using Clock = std::chrono::steady_clock;
+    std::vector<double> spent_ = std::vector<double>(kParts, 0.0);
+    Clock::time_point mark_;
+    bool wanted_ = false, runs_ = false;
+};
+
 class Relay {
    public:
     static constexpr std::uint64_t kMagic = 0x70797361'6d707231;
@@ -76,7 +112,7 @@ class Relay {
 
     // The engine's hook, called at each evaluation of forces: by way of Python, until that says repeat_since().
     void set_forces(std::int64_t step) {
-        Clock::time_point begin = measure_ ? Clock::now() : Clock::time_point();
+        Stopwatch::Hook within(stopwatch_);
         if (!repeats_) {
             evaluate_(step);
         } else {
@@ -86,32 +122,31 @@ class Relay {
                 throw nb::python_error();
             }
         }
-        if (measure_) seconds_ += std::chrono::duration<double>(Clock::now() - begin).count();
     }
     // For the rest of the run nothing changes but particles and step: no Python is needed.
     void repeat_since(std::int64_t step) {
         repeats_ = true;
         last_step_ = step;
     }
-    double seconds() {  // spent in the hook since the last call; from the first call on
-        measure_ = true;
-        return std::exchange(seconds_, 0.0);
-    }
+    // Seconds spent in each part of the hook since the last call; from the first call on.
+    std::vector<double> seconds() { return stopwatch_.take(); }
 
     // On the engine's stack: hand over, wait, take. False if what came back is not finite.
     bool exchange(double kind) {
         if (!engine_ || cancelled_) throw std::runtime_error("the run was left");
-        for (std::size_t i = 0; i < tags_.size(); ++i) index_[i] = places_[tags_[i]];
+        fetch_rows();
         for (const Rows& source : sources_) {
             double* out = handed.data() + source.offset;
             for (std::int64_t i : index_)
                 for (int k = 0; k < source.n_columns; ++k) *out++ = source.get(i, k);
         }
         handed[0] = kind;
+        stopwatch_.lap(kGather);
         {
             nb::gil_scoped_release release;
             engine_->suspend();
         }
+        stopwatch_.lap(kBack);
         if (cancelled_) throw std::runtime_error("the run was left");
         double sum = 0.0;
         for (double value : forces) sum += value * 0.0;
@@ -123,6 +158,7 @@ class Relay {
         std::int64_t first = index_.empty() ? 0 : index_[0];  // some particle: only sums over all of them have a meaning
         for (const Rows& total : totals_)
             for (int k = 0; k < total.n_columns; ++k) total.set(first, k, forces[total.offset + k]);
+        stopwatch_.lap(kScatter);
         return sum == 0.0;
     }
 
@@ -144,7 +180,9 @@ class Relay {
     // The FFI call: go on to the next evaluation of forces.
     void resume() {
         started_ = true;
+        stopwatch_.lap(kStep);
         if (!engine_->finished()) engine_->resume();
+        stopwatch_.lap(kAway);
         if (engine_->finished()) handed[0] = kFinished;
     }
     bool running() const { return engine_ != nullptr; }
@@ -162,7 +200,15 @@ class Relay {
     }
 
    private:
-    using Clock = std::chrono::steady_clock;
+    // The places of the particles. All of their rows are asked for before any is read: after the engine's own work they are not in
+    // the caches, and waiting for one after the other takes longest.
+    void fetch_rows() {
+        for (std::size_t i = 0; i < tags_.size(); ++i) {
+            index_[i] = places_[tags_[i]];
+            for (const Rows& source : sources_) __builtin_prefetch(source.data + index_[i] * source.row, 0);
+            for (const Rows& target : targets_) __builtin_prefetch(target.data + index_[i] * target.row, 1);
+        }
+    }
 
     template <class AnyArray>
     static Rows rows(const AnyArray& array, std::int64_t offset) {
@@ -178,9 +224,9 @@ class Relay {
     }
     std::vector<std::int64_t> tags_, index_;
     nb::callable evaluate_;
-    bool repeats_ = false, measure_ = false;
+    bool repeats_ = false;
     std::int64_t last_step_ = 0;
-    double seconds_ = 0.0;
+    Stopwatch stopwatch_;
     const std::uint32_t* places_ = nullptr;
     std::vector<Rows> sources_, targets_, totals_;
     std::unique_ptr<Thread> engine_;
