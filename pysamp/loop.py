@@ -501,14 +501,13 @@ class Loop:
 
     def _replicas(self, state: SamplerState, copy: Callable, take: Callable) -> list[SamplerState]:
         """One state for each replica; what they have in common is the same array in each."""
-        axes = replica_axes(self.sampler, state)
-        common = jax.tree.map(
-            lambda axis, leaf: jax.tree.map(copy, leaf) if axis is None else leaf, axes, state, is_leaf=_is_none
-        )
+        axes, structure = jax.tree.flatten(replica_axes(self.sampler, state), is_leaf=_is_none)
+        parts = [
+            jax.tree.map(copy, part) if axis is None else part
+            for axis, part in zip(axes, structure.flatten_up_to(state), strict=True)
+        ]
         return [
-            jax.tree.map(
-                lambda axis, leaf, r=r: leaf if axis is None else take(leaf, r), axes, common, is_leaf=_is_none
-            )
+            structure.unflatten(part if axis is None else take(part, r) for axis, part in zip(axes, parts, strict=True))
             for r in range(self._n_replicas or 1)
         ]
 
