@@ -75,28 +75,31 @@ def test_sum_of_periodic_cvs_is_wrapped(seed):
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "text"),
     [
-        lambda: phi + near,
-        lambda: phi + 2 * psi,
-        lambda: phi * psi,
-        lambda: near / phi,
-        lambda: 1 / phi,
-        lambda: 0 * near,
-        lambda: near / 0,
-        lambda: near * float("inf"),
-        lambda: near + "a",
-        lambda: near * [1.0, 2.0],
-        lambda: near + np.array([1.0, 2.0]),
-        lambda: arrow + custom(lambda x: x[0, :2], atoms=[0], components=["a", "b"]),
-        lambda: combine(3, [near]),
-        lambda: combine(jnp.cos, near),
-        lambda: combine(jnp.cos, [1]),
-        lambda: combine(jnp.cos, []),
+        (lambda: phi + near, r"sum of DihedralAngle\(4, 6, 8, 14\) \(period .*use combine\(function, cvs, period="),
+        (lambda: phi + 2 * psi, r"\(period 12\.5.*use combine"),
+        (lambda: phi * psi, r"has the period 6\.28.*a product.*such as a cosine"),
+        (lambda: near / phi, r"has the period 6\.28.*quotient"),
+        (lambda: 1 / phi, r"has the period 6\.28.*quotient"),
+        (lambda: 0 * near, r"any finite number except zero, got 0\.0"),
+        (lambda: near / 0, r"any finite number except zero, got inf"),
+        (lambda: near * float("inf"), r"any finite number except zero, got inf"),
+        (lambda: near + "a", r"Expected a number or an array of numbers, got 'a'"),
+        (lambda: near * [1.0, 2.0], r"Expected one number, got an array of shape \(2,\)"),
+        (lambda: near + np.array([1.0, 2.0]), r"cannot be shifted by an array of shape \(2,\); give one number"),
+        (
+            lambda: arrow + custom(lambda x: x[0, :2], atoms=[0], components=["a", "b"]),
+            r"have different components; use combine\(function, cvs, components=",
+        ),
+        (lambda: combine(3, [near]), "needs a function of the values of CVs, got 3"),
+        (lambda: combine(jnp.cos, near), r"needs a list of CVs, got .*for a single one write \[cv\]"),
+        (lambda: combine(jnp.cos, [1]), r"needs CVs such as \[Distance.*got 1"),
+        (lambda: combine(jnp.cos, []), r"needs CVs such as \[Distance.*got \[\]"),
     ],
 )
-def test_meaningless_arithmetic_is_refused(make):
-    with pytest.raises(InvalidInputError):
+def test_meaningless_arithmetic_is_refused(make, text):
+    with pytest.raises(InvalidInputError, match=text):
         make()
 
 
@@ -159,19 +162,22 @@ class TestCustom:
         hash(jax.tree.structure(cv))
 
     @pytest.mark.parametrize(
-        "make",
+        ("make", "text"),
         [
-            lambda: custom(3, atoms=[0]),
-            lambda: custom(lambda: 1.0, atoms=[0]),
-            lambda: custom(lambda x, cell, more: 1.0, atoms=[0]),
-            lambda: custom(lambda x, *, k: 1.0, atoms=[0]),
-            lambda: custom(lambda x: 1.0, atoms=[]),
-            lambda: custom(lambda x: 1.0, atoms=[0, 0]),
-            lambda: custom(lambda x: 1.0, atoms=[0], period=0.0),
-            lambda: custom(lambda x: 1.0, atoms=[0], period=float("inf")),
-            lambda: custom(lambda x: 1.0, atoms=[0], components="xyz"),
+            (lambda: custom(3, atoms=[0]), "needs a function of positions, got 3"),
+            (lambda: custom(lambda: 1.0, atoms=[0]), r"function of \(x\) or \(x, cell\), got one of \(\)"),
+            (lambda: custom(lambda x, cell, more: 1.0, atoms=[0]), r"got one of \(x, cell, more\).*functools\.partial"),
+            (lambda: custom(lambda x, *, k: 1.0, atoms=[0]), r"got one of \(x, k\).*functools\.partial"),
+            (lambda: custom(lambda x: 1.0, atoms=[]), "needs the atoms .*got an empty list"),
+            (lambda: custom(lambda x: 1.0, atoms=[0, 0]), r"the same particle or group twice: \[0, 0\]"),
+            (lambda: custom(lambda x: 1.0, atoms=[0], period=0.0), "must be positive and finite, got 0.0.*period=None"),
+            (lambda: custom(lambda x: 1.0, atoms=[0], period=float("inf")), "positive and finite, got inf"),
+            (
+                lambda: custom(lambda x: 1.0, atoms=[0], components="xyz"),
+                r"a list of names, got 'xyz'; write \['xyz'\]",
+            ),
         ],
     )
-    def test_misuse_is_refused(self, make):
-        with pytest.raises(InvalidInputError):
+    def test_misuse_is_refused(self, make, text):
+        with pytest.raises(InvalidInputError, match=text):
             make()
