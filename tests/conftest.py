@@ -1,12 +1,16 @@
-"""Strict JAX, strict types, and the test of JAX itself before all others."""
+"""Strict JAX, strict types, programs compiled in haste and once only, and the test of JAX itself before all others."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+HERE = Path(__file__).parent
+HASTY = [HERE / "unit", HERE / "contract", HERE / "engines" / "jaxmd"]
 MANY_MAPS = 30_000
+MANY_BYTES = 1 << 30
 
 
 def _wants_gpu(config: pytest.Config) -> bool:
@@ -17,6 +21,13 @@ def _wants_gpu(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     if not _wants_gpu(config):
         os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, and for the processes that tests start
+
+    # What one worker, or a process that a test starts, has compiled is there for the others, and for the next run.
+    compiled = config.rootpath / ".pytest_cache" / "jax"
+    if not hasattr(config, "workerinput") and sum(p.stat().st_size for p in compiled.glob("*")) > MANY_BYTES:
+        shutil.rmtree(compiled)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
     # Shapes and types of every annotated function of the package are checked at each call. Before pysamp is imported.
     if os.environ.get("PYSAMP_TYPECHECK", "1") != "0":
@@ -40,12 +51,14 @@ def forget_compiled() -> Iterator[None]:
         jax.clear_caches()
 
 
-@pytest.fixture(scope="module")
-def compile_in_haste() -> Iterator[None]:
-    """For modules whose programs take longer to compile than to run: ``pytestmark = pytest.mark.usefixtures(...)``."""
+@pytest.fixture(scope="module", autouse=True)
+def compile_in_haste(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Most programs take longer to compile than to run. Not in modules marked ``optimized``; engines run what users run."""
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", True)
+    is_hasty = any(folder in request.path.parents for folder in HASTY)
+    is_hasty = is_hasty and request.node.get_closest_marker("optimized") is None
+    jax.config.update("jax_disable_most_optimizations", is_hasty)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

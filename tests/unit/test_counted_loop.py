@@ -17,8 +17,6 @@ from pysamp.methods import ABF, HarmonicBias, HarmonicWalls, Metadynamics
 from pysamp.sampler import BiasForces, Particles, Sampler
 from pysamp.system import System
 
-pytestmark = pytest.mark.usefixtures("compile_in_haste")
-
 N_ATOMS = 4
 
 

@@ -16,8 +16,6 @@ import pysamp.colvars
 import pysamp.methods
 import pysamp.testing
 
-pytestmark = pytest.mark.usefixtures("compile_in_haste")
-
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",

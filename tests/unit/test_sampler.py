@@ -14,8 +14,6 @@ from pysamp.methods import ABF, HarmonicBias, Metadynamics
 from pysamp.methods.base import AbstractMethod, Bias
 from pysamp.sampler import Particles
 
-pytestmark = pytest.mark.usefixtures("compile_in_haste")
-
 BOX = np.array([[3.0, 0.0, 0.0], [0.7, 2.5, 0.0], [-0.6, 0.5, 2.8]])
 N = 12
 

@@ -12,8 +12,6 @@ from pysamp.backends import toy
 from pysamp.colvars import Component
 from pysamp.methods import ABF, HarmonicBias, HarmonicWalls, Metadynamics, UmbrellaSampling, Unbiased
 
-pytestmark = pytest.mark.usefixtures("compile_in_haste")
-
 X = Component([0], axis=0)
 GRID = pysamp.Grid(-2.0, 2.0, 80)
 

@@ -17,8 +17,6 @@ from pysamp.colvars import Component, Distance, custom
 from pysamp.differentiable import simulate
 from pysamp.methods import ABF, HarmonicBias, Metadynamics
 
-pytestmark = pytest.mark.usefixtures("compile_in_haste")
-
 N_STEPS = 60
 
 

@@ -15,8 +15,6 @@ from pysamp.backends import jaxmd
 from pysamp.colvars import Distance
 from pysamp.methods import Metadynamics
 
-pytestmark = pytest.mark.usefixtures("compile_in_haste")
-
 SIDE, N = 8.0, 27
 DISPLACEMENT, SHIFT = space.periodic(SIDE, wrapped=False)
 FORMATS = {"dense": partition.Dense, "sparse": partition.OrderedSparse}

@@ -6,15 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax_md import energy, quantity, simulate, space
 
 from pysamp import bind
 from pysamp.backends import jaxmd
 from pysamp.colvars import Distance, Volume
 from pysamp.methods import HarmonicBias
-
-pytestmark = pytest.mark.usefixtures("compile_in_haste")
 
 SIDE = 4.8
 DISPLACEMENT: Any

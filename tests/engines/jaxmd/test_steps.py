@@ -11,8 +11,6 @@ from pysamp.colvars import Component, Distance
 from pysamp.methods import HarmonicBias, Metadynamics, Unbiased
 from pysamp.testing import check_backend
 
-pytestmark = pytest.mark.usefixtures("compile_in_haste")
-
 NAMES = ["nve", "nvt_langevin", "nvt_nose_hoover", "brownian"]
 
 

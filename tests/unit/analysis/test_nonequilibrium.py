@@ -13,6 +13,8 @@ from pysamp.colvars import Component
 from pysamp.errors import InvalidInputError
 from pysamp.methods import HarmonicBias, Metadynamics, MovingRestraint
 
+pytestmark = pytest.mark.optimized
+
 X = Component([0], axis=0)
 WELL, SPRING, END = 4.0, 20.0, 1.0
 
@@ -112,6 +114,7 @@ def escaped(xi):
     return xi[..., 0] > 0.7
 
 
+@pytest.mark.validation
 def test_infrequent_metadynamics_gives_the_rate_of_the_free_system():
     """Against unbiased escapes; within four standard errors of both. A boost counted wrongly is off by the acceleration."""
     slow = escape_rate(leave(pysamp.methods.Unbiased(X), 150_000, 1), escaped)

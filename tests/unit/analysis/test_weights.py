@@ -12,6 +12,8 @@ from pysamp.colvars import Component
 from pysamp.errors import InvalidInputError
 from pysamp.methods import ABF, HarmonicBias, Metadynamics, UmbrellaSampling, Unbiased
 
+pytestmark = pytest.mark.optimized
+
 X, Y = Component([0], axis=0), Component([0], axis=1)
 GRID = Grid(-2.0, 2.0, 40)
 LEFT, RIGHT = (lambda y: y < 0), (lambda y: y > 0)

@@ -234,6 +234,11 @@ def make(entry):
     return MAKE[entry["cv"]](entry["parameters"] | {"charges": DATA["systems"][entry["system"]]["charges"]})
 
 
+def is_long(entry):
+    """Whether it takes long to compile, and differs from another one in the box or a parameter only."""
+    return "steinhardt" in entry["cv"] and entry["id"].split("-", 1)[1] != "fluid_tri-1"
+
+
 CASES = [entry for entry in DATA["entries"] if is_ours(entry)]
 
 
@@ -246,7 +251,10 @@ def test_nothing_is_left_out():
     assert len(left_out) <= 2
 
 
-@pytest.mark.parametrize("entry", CASES, ids=[entry["id"] for entry in CASES])
+@pytest.mark.parametrize(
+    "entry",
+    [pytest.param(entry, id=entry["id"], marks=[pytest.mark.validation] if is_long(entry) else []) for entry in CASES],
+)
 def test_values_gradients_virials(entry):
     cv = make(entry)
     system = DATA["systems"][entry["system"]]

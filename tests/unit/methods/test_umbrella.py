@@ -20,6 +20,8 @@ from pysamp.testing import DoubleWell
 
 from .trajectories import observe
 
+pytestmark = pytest.mark.optimized
+
 R, PHI = Distance([0, 1]), DihedralAngle([0, 1, 2, 3])
 WELL = DoubleWell(height=5.0, tilt=0.5)
 GRID = Grid(-2.0, 2.0, 40)

@@ -22,6 +22,8 @@ from pysamp.paths._segments import Segments
 from pysamp.paths.flux_result import wilson
 from pysamp.testing import DoubleWell, check_method
 
+pytestmark = pytest.mark.optimized
+
 MODEL = DoubleWell(height=4.0)
 X = MODEL.cvs[0]
 METHOD = ForwardFlux(X, interfaces=[-0.8, -0.5, -0.2, 0.7], n_initial=100, n_trials=150, n_equilibration=200)

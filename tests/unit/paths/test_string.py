@@ -17,6 +17,8 @@ from pysamp.paths._segments import Segments
 from pysamp.paths.string_method import arc_length, equally_spaced
 from pysamp.testing import MuellerBrown, check_method
 
+pytestmark = pytest.mark.optimized
+
 MODEL = MuellerBrown(scale=0.05)
 SADDLES = np.array([[-0.82200, 0.62431], [0.21249, 0.29299]])
 MINIMA = np.array([[-0.55822, 1.44173], [0.62350, 0.02804]])
