@@ -14,16 +14,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
 import pysamp
 from pysamp.backends import toy
-from pysamp.colvars import AbstractCV
+from pysamp.colvars import AbstractCV, Component
+from pysamp.colvars import Path as CVPath
 from pysamp.methods import (
     ABF,
     ANN,
@@ -31,9 +34,12 @@ from pysamp.methods import (
     FUNN,
     OPES,
     AbstractMethod,
+    AdaptivePath,
     ExtendedABF,
     HarmonicBias,
+    HarmonicWalls,
     Metadynamics,
+    MovingRestraint,
     Multithermal,
     MultiUmbrella,
     OPESExpanded,
@@ -84,6 +90,38 @@ class System:
         return float(second - first)
 
 
+class Arc(AbstractModel):
+    r"""Two wells at the angles -1 and 1 of a valley along the unit circle, $h (\theta^2 - 1)^2 + t \theta + k (r - 1)^2 / 2$.
+
+    Attributes:
+        height: h, of the barrier.
+        tilt: t.
+        kspring: k, across the valley.
+    """
+
+    height: float = eqx.field(static=True, default=4.0)
+    tilt: float = eqx.field(static=True, default=0.5)
+    kspring: float = eqx.field(static=True, default=80.0)
+    n_dims: ClassVar[int] = 2
+
+    @property
+    def bounds(self) -> tuple[tuple[float, float], ...]:
+        """Twice the circle."""
+        return ((-2.0, 2.0),) * 2
+
+    def energy(self, q: Float[Array, "*b d"]) -> Float[Array, "*b"]:
+        """Potential at x, y [energy]."""
+        radius, angle = jnp.hypot(q[..., 0], q[..., 1]), jnp.arctan2(q[..., 0], q[..., 1])
+        return self.height * (angle**2 - 1) ** 2 + self.tilt * angle + 0.5 * self.kspring * (radius - 1) ** 2
+
+    def chord(self, n_nodes: int, beyond: int) -> Float[np.ndarray, "m 2"]:
+        """Nodes on the straight line from one well to the other, and more beyond each."""
+        x = np.sin(1.0) * np.linspace(-1.0, 1.0, n_nodes)
+        further = x[-1] + (x[1] - x[0]) * np.arange(1, beyond + 1)
+        x = np.concatenate([-further[::-1], x, further])
+        return np.stack([x, np.full(len(x), np.cos(1.0))], axis=1)
+
+
 DOUBLE_WELL = System(DoubleWell(height=5.0, tilt=0.5), (-1.0, 0.0), 0.05, 2.0, lambda x, *_: x < 0, lambda x, *_: x > 0)
 MUELLER_BROWN = System(
     MuellerBrown(scale=0.15, wall=1000.0), (-0.56, 1.44), 0.01, 1.0, lambda x, y: x < 0, lambda x, y: x > 0
@@ -99,6 +137,15 @@ MUELLER_BROWN_DIAGONAL = System(
 )
 PERIODIC = System(
     PeriodicPotential(), (0.0, 0.0), 0.05, 2.0, lambda x, y: np.abs(x) < PI / 2, lambda x, y: np.abs(x) > PI / 2
+)
+
+ARC = System(
+    Arc(),
+    (-math.sin(1.0), math.cos(1.0)),
+    0.02,
+    2.0,
+    lambda x, y: np.arctan2(x, y) < 0,
+    lambda x, y: np.arctan2(x, y) > 0,
 )
 
 GRID_1 = pysamp.Grid(-2.0, 2.0, 80)
@@ -207,6 +254,78 @@ def _hottest_exact() -> float:
 def _umbrella_integration_of_extended(run: pysamp.Run) -> tuple[float, float]:
     fes = pysamp.analyze(run.methods[0], run, estimator="ui")
     return fes.difference(DOUBLE_WELL.first, DOUBLE_WELL.second)
+
+
+_PULLS = 24  # of each estimate from work
+_SPRING = 50.0
+
+
+def pulls(
+    text: str,
+    estimate_of: Callable[[list[pysamp.Run]], tuple[float, float]],
+    exact: float,
+    seed: int,
+    begins: tuple[float, ...] = (-1.0,),
+) -> Case:
+    """Pulls over the barrier of the double well, from each of ``begins`` to the other side; an estimate takes 24 of each."""
+    hold, last = 500, 4500
+    system = replace(DOUBLE_WELL, timestep=0.02)  # stiffer than without the spring
+
+    def estimate(n: int) -> Float[np.ndarray, "replicas 2"]:
+        runs = [
+            pysamp.run(
+                MovingRestraint(system.model.cvs, kspring=_SPRING, centers=[begin, -begin], steps=[hold, last]),
+                lambda begin=begin: system.simulation((begin, 0.0)),
+                last,
+                replicas=n * _PULLS,
+                seed=seed + i,
+                log_every=10,
+                progress=False,
+            )
+            for i, begin in enumerate(begins)
+        ]
+        found = []
+        for first in range(0, n * _PULLS, _PULLS):
+            taken = slice(first, first + _PULLS)
+            found.append(
+                estimate_of([replace(run, states=run.states[taken], log=run.log.isel(replica=taken)) for run in runs])
+            )
+        return np.array(found)
+
+    return Case(system, text, len(begins) * _PULLS * last, estimate, exact)
+
+
+def _restrained_exact() -> float:
+    """Free-energy difference between the double well under the spring at 1 and at -1, by quadrature."""
+    x = np.linspace(-4.0, 4.0, 4001)
+    energies = 5.0 * (x**2 - 1.0) ** 2 + 0.5 * x
+    there, here = (logsumexp(-energies - 0.5 * _SPRING * (x - end) ** 2) for end in (1.0, -1.0))
+    return float(here - there)
+
+
+def _jarzynski(runs: list[pysamp.Run]) -> tuple[float, float]:
+    return pysamp.analysis.jarzynski(pysamp.analysis.work(runs[0])[:, -1], kT=1.0)
+
+
+def _crooks(runs: list[pysamp.Run]) -> tuple[float, float]:
+    there, back = (pysamp.analysis.work(run)[:, -1] for run in runs)
+    return pysamp.analysis.crooks(there, back, kT=1.0)
+
+
+def _along_pulls(runs: list[pysamp.Run]) -> tuple[float, float]:
+    return pysamp.analyze(runs[0], grid=GRID_1).difference(DOUBLE_WELL.first, DOUBLE_WELL.second)
+
+
+def along_a_path(text: str, n_steps: int, seed: int) -> Case:
+    """Metadynamics on a path through the wells of the arc, which begins as a straight line, beside the valley."""
+    beyond, cvs = 4, [Component([0], axis=0), Component([0], axis=1)]
+    path = CVPath(cvs, ARC.model.chord(11, beyond))
+    grid = pysamp.Grid(0.0, 20.0, 100)
+    hills = Metadynamics(path["s"], height=0.3, sigma=0.75, stride=100, bias_factor=8, grid=grid)
+    walls = HarmonicWalls(path["z"], upper=0.3, kspring=50.0)
+    method = AdaptivePath(path, [hills, walls], stride=500, fixed=(beyond, -1 - beyond))
+    system = replace(ARC, first=lambda s: s < 10.0, second=lambda s: s > 10.0)
+    return replace(adaptive(system, text, method, n_steps, seed), exact=ARC.exact())
 
 
 def windows(
@@ -356,6 +475,11 @@ def _cases() -> dict[str, Case]:
             seed=120,
             estimator=pysamp.analysis.umbrella_integration,
         ),
+        "double well, Jarzynski": pulls("24 pulls, Jarzynski", _jarzynski, _restrained_exact(), 65),
+        "double well, Crooks": pulls(
+            "24 pulls there and 24 back, Crooks", _crooks, _restrained_exact(), 66, (-1.0, 1.0)
+        ),
+        "double well, Hummer-Szabo": pulls("24 pulls, Hummer and Szabo", _along_pulls, DOUBLE_WELL.exact(), 68),
         "Mueller-Brown, metadynamics": adaptive(
             MUELLER_BROWN, "metadynamics on x, y", Metadynamics(mb, grid=GRID_MB, **mb_hills), 400_000, 21
         ),
@@ -381,6 +505,7 @@ def _cases() -> dict[str, Case]:
             log_every=20,
             seed=200,
         ),
+        "arc, adaptive path": along_a_path("metadynamics along an adaptive path in x, y", 400_000, 64),
         "periodic, metadynamics": adaptive(
             PERIODIC, "metadynamics on x, y", Metadynamics(torus, grid=GRID_TORUS, **turn), 200_000, 31
         ),
