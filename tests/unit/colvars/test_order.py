@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import pysamp
+from pysamp.backends import toy
 from pysamp.colvars import (
     AveragedSteinhardtQ,
+    CoordinationNumber,
     CubicSwitch,
     GlobalSteinhardtQ,
     LocalSteinhardtQ,
@@ -16,6 +19,7 @@ from pysamp.colvars import (
 from pysamp.colvars._harmonics import harmonics
 from pysamp.colvars._neighbors import NeighborList
 from pysamp.errors import InvalidInputError
+from pysamp.methods import HarmonicBias
 from pysamp.snapshot import Cell
 from pysamp.testing._compile import jit_in_haste
 
@@ -135,6 +139,28 @@ def test_lists_of_a_run():
     step = 1e-5 * np.random.default_rng(2).normal(size=x.shape)
     difference = evaluate(x + step, fresh)[0] - evaluate(x - step, fresh)[0]
     assert float(difference) == pytest.approx(2 * float(np.sum(step * np.asarray(by_list[1]))), rel=1e-5)
+
+
+@pytest.mark.validation  # takes a minute to compile
+def test_a_run_with_a_list_goes_on_from_its_checkpoint(tmp_path):
+    """Bit for bit, with particles that move far enough for a new list before and after; the list is that of its reference."""
+    x, edge = disordered(216)
+    cv = CoordinationNumber(range(216), switch=SWITCH)
+    method = HarmonicBias(cv, kspring=1e-4, center=0.0)
+
+    def simulation():
+        springs = lambda y: 0.5 * jnp.sum((y - x) ** 2)  # noqa: E731
+        return toy.Simulation(springs, x, box=edge * np.eye(3), timestep=0.02, friction=1.0)
+
+    options = {"seed": 1, "log_every": 5, "progress": False}
+    whole = pysamp.run(method, simulation, 60, **options)
+    half = pysamp.run(method, simulation, 35, checkpoint=tmp_path / "c", **options)
+    resumed = pysamp.run(method, simulation, 60, checkpoint=tmp_path / "c", **options)
+    lists = [run.states[0].lists[0][0][0] for run in (half, resumed, whole)]
+    assert all(bool(neighbors.is_usable) for neighbors in lists)
+    assert np.abs(np.asarray(lists[0].sides[0].reference) - np.asarray(lists[1].sides[0].reference)).max() > 0
+    jax.tree.map(np.testing.assert_array_equal, resumed.states[0], whole.states[0])
+    np.testing.assert_array_equal(resumed.log.xi.values, whole.log.xi.values)
 
 
 def test_tetrahedrality_of_shells():
