@@ -30,7 +30,6 @@ class AdaptivePathState(eqx.Module):
         samples: where the system has been since then.
         progress: s and z at the last step.
         time: number of the last step, and its kT [energy].
-        first: number of the first step.
         methods: states of the biases.
     """
 
@@ -40,7 +39,6 @@ class AdaptivePathState(eqx.Module):
     samples: Float[Array, "looks n"]
     progress: Float[Array, "2"]
     time: tuple[Int[Array, ""], Float[Array, ""]]
-    first: Int[Array, ""]
     methods: tuple[Any, ...]
 
 
@@ -161,9 +159,7 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
         along = self._progress(obs.xi, nodes, lam)
         states = tuple(m.init(self._seen(i, obs, self._values(m, along))) for i, m in enumerate(self.methods))
         samples = jnp.zeros((_LOOKS, len(obs.xi)), obs.xi.dtype)
-        return AdaptivePathState(
-            nodes, lam, jnp.zeros_like(nodes[:, 0]), samples, along, (obs.step, obs.kT), obs.step, states
-        )
+        return AdaptivePathState(nodes, lam, jnp.zeros_like(nodes[:, 0]), samples, along, (obs.step, obs.kT), states)
 
     def update(self, state: AdaptivePathState, obs: Observation) -> AdaptivePathState:
         """The biases see where the system is on the path; of each few steps the last place is kept, for the path."""
@@ -260,15 +256,12 @@ class AdaptivePath(AbstractMethod[AdaptivePathState]):
     def _moved(self, state: AdaptivePathState) -> AdaptivePathState:
         """Nodes moved by the mean displacement near them, then all at equal distances; lambda for those."""
         nodes, (first, last) = state.nodes, self.fixed
+        stride, half_life = jnp.asarray(self.stride), jnp.asarray(self.half_life)
         shares, displacements = jax.vmap(lambda xi: self._projection(xi, nodes))(state.samples)
-        looks = jnp.arange(_LOOKS)
-        last_move = state.time[0] // jnp.asarray(self.stride) * jnp.asarray(self.stride)
-        ends = last_move + jnp.minimum((looks + 1) * self._every, jnp.asarray(self.stride))
-        is_new = (looks * self._every < jnp.asarray(self.stride)) & (ends > state.first)
-        ages = (state.time[0] + 1 - ends) / jnp.asarray(self.half_life)
-        shares = shares * jnp.where(is_new, 0.5**ages, 0.0)[:, None]
-        older = state.weights * 0.5 ** (jnp.asarray(self.stride) / jnp.asarray(self.half_life))
-        weights = older + jnp.sum(shares, axis=0)
+        starts = jnp.arange(_LOOKS) * self._every  # steps of this turn at which the wait for each sample began
+        ages = stride - jnp.minimum(starts + self._every, stride)
+        shares = shares * jnp.where(starts < stride, 0.5 ** (ages / half_life), 0.0)[:, None]
+        weights = state.weights * 0.5 ** (stride / half_life) + jnp.sum(shares, axis=0)
 
         inner = (jnp.arange(len(nodes)) > first) & (jnp.arange(len(nodes)) < last)
         parts = jnp.where(inner & (weights > 0), 1.0 / jnp.where(weights > 0, weights, 1.0), 0.0)[:, None]
