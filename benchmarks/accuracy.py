@@ -25,7 +25,7 @@ from scipy.special import logsumexp
 
 import pysamp
 from pysamp.backends import toy
-from pysamp.colvars import AbstractCV, Component
+from pysamp.colvars import AbstractCV
 from pysamp.colvars import Path as CVPath
 from pysamp.methods import (
     ABF,
@@ -244,10 +244,15 @@ def _hottest(run: pysamp.Run) -> tuple[float, float]:
     return float(states.free_energy[-1]), float(states.stderr[-1])
 
 
+def _double_well() -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Places and energies for a quadrature."""
+    x = np.linspace(-4.0, 4.0, 4001)
+    return x, 5.0 * (x**2 - 1.0) ** 2 + 0.5 * x
+
+
 def _hottest_exact() -> float:
     """The same by quadrature; the two springs that hold the other coordinates give ln 3 / 2 each."""
-    x = np.linspace(-4.0, 4.0, 4001)
-    energies = 5.0 * (x**2 - 1.0) ** 2 + 0.5 * x
+    _, energies = _double_well()
     return float(logsumexp(-energies) - logsumexp(-energies / 3.0) - math.log(3.0))
 
 
@@ -297,8 +302,7 @@ def pulls(
 
 def _restrained_exact() -> float:
     """Free-energy difference between the double well under the spring at 1 and at -1, by quadrature."""
-    x = np.linspace(-4.0, 4.0, 4001)
-    energies = 5.0 * (x**2 - 1.0) ** 2 + 0.5 * x
+    x, energies = _double_well()
     there, here = (logsumexp(-energies - 0.5 * _SPRING * (x - end) ** 2) for end in (1.0, -1.0))
     return float(here - there)
 
@@ -318,8 +322,8 @@ def _along_pulls(runs: list[pysamp.Run]) -> tuple[float, float]:
 
 def along_a_path(text: str, n_steps: int, seed: int) -> Case:
     """Metadynamics on a path through the wells of the arc, which begins as a straight line, beside the valley."""
-    beyond, cvs = 4, [Component([0], axis=0), Component([0], axis=1)]
-    path = CVPath(cvs, ARC.model.chord(11, beyond))
+    beyond = 4
+    path = CVPath(ARC.model.cvs, ARC.model.chord(11, beyond))
     grid = pysamp.Grid(0.0, 20.0, 100)
     hills = Metadynamics(path["s"], height=0.3, sigma=0.75, stride=100, bias_factor=8, grid=grid)
     walls = HarmonicWalls(path["z"], upper=0.3, kspring=50.0)

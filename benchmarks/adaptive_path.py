@@ -7,28 +7,22 @@ eleven nodes between the wells and two beyond each, and is filled with metadynam
 """
 
 import argparse
-import math
+from dataclasses import replace
 
 import numpy as np
-from accuracy import Arc
+from accuracy import ARC, Arc
 from jaxtyping import Float
 
 import pysamp
-from pysamp.backends import toy
-from pysamp.colvars import Component, Path
+from pysamp.colvars import Path
 from pysamp.methods import AdaptivePath, HarmonicWalls, Metadynamics
 
-MODEL, BEYOND = Arc(tilt=0.0), 2
-
-
-def simulation() -> toy.Simulation:
-    """One particle in the left well; kT is 1."""
-    return toy.Simulation(MODEL, [[-math.sin(1.0), math.cos(1.0), 0.0]], timestep=0.02, friction=5.0)
+SYSTEM, BEYOND = replace(ARC, model=Arc(tilt=0.0), friction=5.0), 2
 
 
 def distances(smoothing: float, half_life: float | None, n_replicas: int, n_steps: int) -> Float[np.ndarray, "r m"]:
     """Of the nodes that may move from the circle, outwards."""
-    path = Path([Component([0], axis=0), Component([0], axis=1)], MODEL.chord(11, BEYOND))
+    path = Path(SYSTEM.model.cvs, SYSTEM.model.chord(11, BEYOND))
     grid = pysamp.Grid(0.0, 1.0 + len(path.nodes), 150)
     biases = [
         Metadynamics(path["s"], height=0.3, sigma=0.5, stride=100, bias_factor=6, grid=grid),
@@ -36,7 +30,7 @@ def distances(smoothing: float, half_life: float | None, n_replicas: int, n_step
     ]
     fixed = (BEYOND, -1 - BEYOND)
     method = AdaptivePath(path, biases, stride=500, fixed=fixed, smoothing=smoothing, half_life=half_life)
-    run = pysamp.run(method, simulation, n_steps, replicas=n_replicas, seed=1, log_every=n_steps, progress=False)
+    run = pysamp.run(method, SYSTEM.simulation, n_steps, replicas=n_replicas, seed=1, log_every=n_steps, progress=False)
     nodes = np.stack([np.asarray(state.methods[0].nodes) for state in run.states])
     return np.linalg.norm(nodes[:, fixed[0] + 1 : fixed[1]], axis=-1) - 1.0
 
