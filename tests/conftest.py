@@ -52,15 +52,13 @@ def forget_compiled() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_in_haste(request: pytest.FixtureRequest) -> Iterator[None]:
+def compile_in_haste(request: pytest.FixtureRequest) -> None:
     """Most programs take longer to compile than to run. Not in modules marked ``optimized``; engines run what users run."""
     import jax
 
-    is_hasty = any(folder in request.path.parents for folder in HASTY)
-    is_hasty = is_hasty and request.node.get_closest_marker("optimized") is None
+    is_optimized = request.node.get_closest_marker("optimized") is not None
+    is_hasty = not is_optimized and any(folder in request.path.parents for folder in HASTY)
     jax.config.update("jax_disable_most_optimizations", is_hasty)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
