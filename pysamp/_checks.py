@@ -1,7 +1,8 @@
 """Checks of collective variables on the user's own snapshot, before step 0."""
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._compile import jit_in_haste
 from .colvars._vectors import sum_of
 from .errors import InvalidInputError, PysampWarning
 from .sampler import Particles, Sampler
@@ -33,7 +35,6 @@ type_of_places = tuple[
 ]  # positions, energy
 
 
-@jax.jit
 def _values_and_slopes(
     sampler: Sampler, particles: Particles, places: type_of_places, direction: type_of_places
 ) -> tuple[Float[Array, "p n"], Float[Array, "p n"]]:
@@ -51,6 +52,11 @@ def _values_and_slopes(
         return xi, jax.lax.map(slope, jnp.eye(xi.size, dtype=xi.dtype))
 
     return jax.lax.map(at, places)
+
+
+@functools.cache
+def _compiled() -> Callable:
+    return jit_in_haste(_values_and_slopes)
 
 
 def check_cvs(sampler: Sampler, snapshots: Sequence[Snapshot]) -> None:
@@ -84,7 +90,7 @@ def _check(sampler: Sampler, particles: Particles) -> None:
         nearby_energy = energy + 1e-3 * spread * energy_direction
         energies = np.concatenate([e + np.append(0.0, offsets) * energy_direction for e in (energy, nearby_energy)])
     places, directions = (points, energies), (direction, energy_direction)
-    values, slopes = map(np.asarray, _values_and_slopes(sampler, particles, places, directions))
+    values, slopes = map(np.asarray, _compiled()(sampler, particles, places, directions))
     values, slopes = values.reshape(2, -1, values.shape[-1]), slopes.reshape(2, -1, slopes.shape[-1])[:, 0]
     periods = [period for method in sampler.methods for period in method.periods]
     for i, (label, period) in enumerate(zip(sampler.labels, periods, strict=True)):

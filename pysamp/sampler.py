@@ -280,14 +280,15 @@ class Sampler(eqx.Module):
     @property
     def diagnostic_names(self) -> tuple[str, ...]:
         """Names of the scalars in the log."""
-
-        def trace() -> dict[str, Float[Array, ""]]:
-            x = jnp.zeros((len(self.atoms), 3))
-            energy = jnp.zeros(()) if self.needs_energy else None
-            return self.diagnostics(self.init(Particles(x, jnp.eye(3) if self.periodic else None, x, energy)))
-
-        with jax.enable_x64(True):
-            return tuple(jax.eval_shape(trace))
+        x = np.zeros((len(self.atoms), 3))
+        particles = Particles(
+            x,
+            np.eye(3) if self.periodic else None,
+            x if self.needs_velocities else None,
+            np.zeros(()) if self.needs_energy else None,
+        )
+        with jax.enable_x64(True):  # the shapes are those of a run, whose trace this shares
+            return tuple(jax.eval_shape(lambda: self.diagnostics(first_state(self, particles, 0))))
 
     def diagnostics(self, state: SamplerState) -> dict[str, Float[Array, ""]]:
         """The methods' scalars for the log, named after the method, with its place where a class is used twice."""
@@ -383,6 +384,12 @@ class Sampler(eqx.Module):
             f = jnp.concatenate([forces, *on_box])
             virial = jnp.sum(r[:, :, None] * f[:, None, :], axis=0)
         return BiasForces(energy, forces, virial, slope)
+
+
+@jax.jit
+def first_state(sampler: Sampler, particles: Particles, seed: int | Int[Array, ""]) -> SamplerState:
+    """``Sampler.init`` as one compiled program."""
+    return sampler.init(particles, seed)
 
 
 def _value(

@@ -17,7 +17,7 @@ from ..api import bind, describe, stack
 from ..errors import UnsupportedError
 from ..loop import Loop
 from ..methods.base import AbstractMethod
-from ..sampler import Sampler, SamplerState
+from ..sampler import Sampler, SamplerState, first_state
 from ..snapshot import Snapshot
 from ..system import System
 
@@ -110,7 +110,7 @@ class Bound(abc.ABC):
         sampler = self.sampler
         with jax.enable_x64(True):
             states = [
-                sampler.init(sampler.particles(snapshot), seed)
+                first_state(sampler, sampler.particles(snapshot), seed)
                 for snapshot, seed in zip(self.snapshots(), seeds, strict=True)
             ]
             return [sampler.for_replica(state, first_replica + i) for i, state in enumerate(states)]

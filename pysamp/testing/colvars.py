@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._compile import jit_in_haste
 from ..colvars.base import AbstractCV
 from ..methods.base import periodic_difference
 from ..methods.unbiased import Unbiased
@@ -14,7 +15,6 @@ from ..sampler import Particles, Sampler
 from ..snapshot import Cell, Snapshot
 from ..system import System
 from . import tolerances
-from ._compile import jit_in_haste
 from ._numbers import assert_close, displaced, from_differences
 
 __all__ = ["check_cv"]

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from .._compile import jit_in_haste
 from ..methods.base import AbstractMethod, Bias, Observation
 from . import tolerances
-from ._compile import jit_in_haste
 from ._numbers import assert_close, displaced, from_differences
 
 __all__ = ["check_method"]

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pysamp._compile import jit_in_haste
 from pysamp.colvars import CubicSwitch, HydrogenBonds, NativeContacts
 from pysamp.snapshot import Cell
-from pysamp.testing._compile import jit_in_haste
 
 SINGLE = 1e-5  # MDTraj computes in float32
 BOX = np.array([[2.0, 0.0, 0.0], [0.6, 1.9, 0.0], [-0.5, 0.7, 1.8]])

@@ -2,10 +2,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pysamp._compile import jit_in_haste
 from pysamp.colvars import CubicSwitch, EnvironmentSimilarity
 from pysamp.errors import InvalidInputError
 from pysamp.snapshot import Cell
-from pysamp.testing._compile import jit_in_haste
 
 from . import structures
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import pysamp
+from pysamp._compile import jit_in_haste
 from pysamp.backends import toy
 from pysamp.colvars import (
     AveragedSteinhardtQ,
@@ -21,7 +22,6 @@ from pysamp.colvars._neighbors import NeighborList
 from pysamp.errors import InvalidInputError
 from pysamp.methods import HarmonicBias
 from pysamp.snapshot import Cell
-from pysamp.testing._compile import jit_in_haste
 
 from . import structures
 

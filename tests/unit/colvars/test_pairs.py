@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pysamp._compile import jit_in_haste
 from pysamp.colvars import CoordinationNumber, CubicSwitch
 from pysamp.colvars._cells import Grid, Lattice
 from pysamp.colvars._neighbors import block_size
 from pysamp.snapshot import Cell
-from pysamp.testing._compile import jit_in_haste
 
 from . import structures
 

@@ -4,10 +4,10 @@ import pytest
 from scipy.integrate import trapezoid
 from scipy.special import erf, xlogy
 
+from pysamp._compile import jit_in_haste
 from pysamp.colvars import PairEntropy, RadialDistribution
 from pysamp.errors import InvalidInputError
 from pysamp.snapshot import Cell
-from pysamp.testing._compile import jit_in_haste
 
 from . import structures
 

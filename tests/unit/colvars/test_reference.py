@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pysamp._compile import jit_in_haste
 from pysamp.colvars import (
     ERMSD,
     RMSD,
@@ -53,7 +54,6 @@ from pysamp.sampler import Particles, Sampler
 from pysamp.snapshot import Cell
 from pysamp.system import System
 from pysamp.testing import tolerances
-from pysamp.testing._compile import jit_in_haste
 
 from . import reference_boxes, reference_pairs
 

@@ -1,0 +1,34 @@
+"""Compiling what runs only once or a few times: what counts is that it compiles in no time."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+_IN_HASTE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+
+
+def jit_in_haste(function: Callable) -> Callable:
+    """``jax.jit`` with few optimisations. Not for calls inside of another compiled function."""
+    return jax.jit(function, compiler_options=_known_options())
+
+
+@functools.cache
+def _known_options() -> dict[str, Any]:
+    """Those of the options that this version of JAX has."""
+    if _are_known(_IN_HASTE):
+        return _IN_HASTE
+    return {name: value for name, value in _IN_HASTE.items() if _are_known({name: value})}
+
+
+def _are_known(options: dict[str, Any]) -> bool:
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
