@@ -21,7 +21,7 @@ FEW = 4096  # pairs that are computed all at once
 _BLOCK = 500  # rows done together at most, so that what is computed of them stays in the processor's cache
 _LINE = 8  # numbers in a line of that cache
 _SKIN = 0.2  # how much farther than the cutoff a list reaches, relative to it
-_ROOM = 1.25  # room for more neighbours than there are
+_ROOM = 1.5  # room for more neighbours than there are; an overflow costs time, and the last digit of a run that is resumed
 
 
 class Neighborhood(eqx.Module):
@@ -103,7 +103,7 @@ class NeighborList(eqx.Module):
         sides: the rows' side and the others', or a single one where they are the same.
         basis: the lattice vectors when the list was made, as rows [length]; without a box not used.
         radius: distance up to which it has all pairs [length].
-        n_most: the most neighbours that a point of each side has.
+        n_most: the most neighbours that a point of each side has had since room was made.
         is_usable: whether it has all pairs at the positions for which it was last renewed.
     """
 
@@ -201,8 +201,9 @@ def _built(pairs: Neighborhood, old: NeighborList, x: Float[Array, "k 3"], cell:
             for grid, (neighbors, most) in zip(grids, found, strict=True)
         )
         n_most = jnp.stack([jnp.max(most) for _, most in found])
+        fits_in = jnp.all(n_most <= jnp.array(old.rooms))
         basis = jnp.stack([jnp.stack(vector) for vector in lattice.basis])
-        return NeighborList(sides_, basis, radius, n_most, jnp.all(n_most <= jnp.array(old.rooms)))
+        return NeighborList(sides_, basis, radius, jnp.maximum(n_most, old.n_most), fits_in)
 
     return jax.lax.cond(fits, build, lambda: eqx.tree_at(lambda n: n.is_usable, old, jnp.zeros((), bool)))
 

@@ -91,7 +91,7 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
         sigma: $\sigma$, the fluctuation that a spring allows [CV unit], one number or one per CV; one to three bins' widths.
         tau: $\tau$, period of a spring with its mass m [time]; some 50 to 200 time steps of the engine.
         friction: of the extended variables [1/time]; None for $1 / \tau$.
-        full_samples: samples in a bin from which on the whole average is applied.
+        full_samples: samples in a bin from which on the whole average is applied; few do, as the potential smooths their noise.
         hills: metadynamics of the extended variables, on the same CVs and with a grid; None for plain eABF.
         kT: thermal energy [energy]; None to take the engine's.
 
@@ -134,7 +134,7 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
         sigma: Any,
         tau: Any,
         friction: Any = None,
-        full_samples: int = 200,
+        full_samples: int = 20,
         hills: Metadynamics | None = None,
         kT: Any = None,
     ):

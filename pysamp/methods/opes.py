@@ -8,28 +8,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..units import as_positive
+from ._kernels import Kernels
 from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid, per_cv
 from .metadynamics import interpolate, is_outside
 
 __all__ = ["OPES", "OPESExplore", "OPESState"]
-
-_BLOCK = 128  # kernels summed at a time
-_ROOM = 2 * _BLOCK
 
 
 class OPESState(eqx.Module):
     """Kernels so far, and what their normalisation needs.
 
     Attributes:
-        kernels: centres [CV unit] and widths [CV unit], one row for each CV, and in the last row heights; the columns beyond
-            ``n_kernels`` are room for more.
-        n_kernels: number of kernels after compression.
+        kernels: all of them, compressed.
+        n_kernels: how many there are.
         overlap: sum of all kernels over the centres of all kernels.
         weight: sum of the weights of all samples.
         weight_squared: sum of their squares.
@@ -38,7 +35,7 @@ class OPESState(eqx.Module):
         xi: CVs at the last step.
     """
 
-    kernels: Float[Array, "rows room"]
+    kernels: Kernels
     n_kernels: Int[Array, ""]
     overlap: Float[Array, ""]
     weight: Float[Array, ""]
@@ -134,13 +131,12 @@ class AbstractOPES(AbstractMethod[OPESState]):
 
     def init(self, obs: Observation) -> OPESState:
         """No kernels; the bias is minus the barrier everywhere."""
-        n, dtype = self.n_cvs, obs.xi.dtype
-        zero = jnp.zeros((), dtype=dtype)
+        zero, dtype = jnp.zeros_like(obs.xi[0]), obs.xi.dtype
         table = None
         if self.grid is not None:
             table = jnp.zeros(tuple(m + 3 for m in self.grid.shape), dtype=dtype)
         return OPESState(
-            kernels=_empty(n, _ROOM, dtype),
+            kernels=Kernels.none(self.periods, obs.xi, obs.step),
             n_kernels=jnp.zeros_like(obs.step),
             overlap=zero,
             weight=zero,
@@ -151,15 +147,9 @@ class AbstractOPES(AbstractMethod[OPESState]):
         )
 
     def reserve(self, state: OPESState, n_steps: int) -> OPESState:
-        """Room for the kernels of ``n_steps`` more steps, were none of them merged; doubled, so that few shapes occur."""
-        needed = int(state.n_kernels) + n_steps // int(self.stride) + 1
-        room = present = state.kernels.shape[1]
-        while room < needed:
-            room *= 2
-        if room == present:
-            return state
-        more = _empty(self.n_cvs, room - present, state.kernels.dtype)
-        return eqx.tree_at(lambda s: s.kernels, state, jnp.concatenate([state.kernels, more], axis=1))
+        """Room for the kernels of ``n_steps`` more steps, were none of them merged."""
+        kernels = state.kernels.with_room(n_steps // int(self.stride) + 1)
+        return eqx.tree_at(lambda s: s.kernels, state, kernels)
 
     def truncated(self, state: OPESState, n_steps: int) -> OPESState:
         """All that the analysis looks at is in the log."""
@@ -216,27 +206,24 @@ class AbstractOPES(AbstractMethod[OPESState]):
         density, slope = self._density(state, obs.xi, self._cutoff_squared(kT))
         return above(density) - self.barrier, slope * (factor * scale / (density * scale + 1.0))
 
-    def _blocks(self, state: OPESState) -> Int[Array, ""]:
-        """Number of blocks with kernels in them."""
-        return (state.n_kernels + _BLOCK - 1) // _BLOCK
-
     def _density(
         self, state: OPESState, xi: Float[Array, " n"], cutoff: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Float[Array, " n"]]:
         """Sum of the kernels at ``xi``, and its gradient."""
-        n, last = self.n_cvs, jnp.exp(-0.5 * cutoff)
+        n, last, kernels = self.n_cvs, jnp.exp(-0.5 * cutoff), state.kernels
 
-        def add(i: Int[Array, ""], total: Float[Array, " n_plus_1"]) -> Float[Array, " n_plus_1"]:
-            kernels = jax.lax.dynamic_slice_in_dim(state.kernels, i * _BLOCK, _BLOCK, axis=1)
-            scaled = self.difference(xi, kernels[:n].T).T / kernels[n : 2 * n]
+        def add(
+            total: Float[Array, " n_plus_1"], first: Int[Array, ""], box: Float[Array, "rows slots"]
+        ) -> Float[Array, " n_plus_1"]:
+            del first
+            scaled = kernels.difference(xi[:, None], box[:n]) / box[n : 2 * n]
             squared = jnp.sum(scaled**2, axis=0)
-            near = jnp.where(squared < cutoff, kernels[-1], 0.0)
+            near = jnp.where(squared < cutoff, box[-1], 0.0)
             gaussian = near * jnp.exp(-0.5 * squared)
-            slopes = jnp.sum(-scaled / kernels[n : 2 * n] * gaussian[None], axis=1)
+            slopes = jnp.sum(-scaled / box[n : 2 * n] * gaussian[None], axis=1)
             return total + jnp.append(slopes, jnp.sum(gaussian - near * last))
 
-        n_blocks = self._blocks(state)
-        total = jax.lax.fori_loop(jnp.zeros_like(n_blocks), n_blocks, add, jnp.zeros(n + 1, xi.dtype))
+        total = kernels.fold(xi, lambda least, _: least < cutoff, add, jnp.zeros(n + 1, xi.dtype))
         return total[-1], total[:-1]
 
     def _deposit(self, state: OPESState, obs: Observation) -> OPESState:
@@ -253,33 +240,14 @@ class AbstractOPES(AbstractMethod[OPESState]):
 
         def merge(carry: tuple) -> tuple:
             state, kernel, nearest, _ = carry
-            other = jax.lax.dynamic_index_in_dim(state.kernels, nearest, axis=1, keepdims=False)
+            other = state.kernels.at(nearest)
             state = self._removed(state, nearest, other, cutoff)
             kernel = self._merged(other, kernel)
-            return state, kernel, *self._nearest(state, kernel[:n])
+            return state, kernel, *state.kernels.nearest(kernel[:n])
 
-        start = (state, kernel, *self._nearest(state, kernel[:n]))
-        state, kernel, _, _ = jax.lax.while_loop(lambda carry: carry[3], merge, start)
+        start = (state, kernel, *state.kernels.nearest(kernel[:n]))
+        state, kernel, *_ = jax.lax.while_loop(lambda carry: carry[3] < self.threshold**2, merge, start)
         return self._appended(state, kernel, cutoff)
-
-    def _nearest(self, state: OPESState, xi: Float[Array, " n"]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
-        """The kernel nearest to ``xi`` in units of its own widths, and whether it is within the threshold."""
-        n = self.n_cvs
-
-        def look(i: Int[Array, ""], best: tuple) -> tuple:
-            kernels = jax.lax.dynamic_slice_in_dim(state.kernels, i * _BLOCK, _BLOCK, axis=1)
-            squared = jnp.sum((self.difference(xi, kernels[:n].T).T / kernels[n : 2 * n]) ** 2, axis=0)
-            places = i * _BLOCK + jnp.arange(_BLOCK, dtype=i.dtype)
-            squared = jnp.where(places < state.n_kernels, squared, jnp.inf)
-            least = jnp.min(squared)
-            place = jnp.min(jnp.where(squared == least, places, places[-1]))
-            closer = least < best[0]
-            return jnp.where(closer, least, best[0]), jnp.where(closer, place, best[1])
-
-        n_blocks = self._blocks(state)
-        zero = jnp.zeros_like(n_blocks)
-        least, place = jax.lax.fori_loop(zero, n_blocks, look, (jnp.full((), jnp.inf, xi.dtype), zero))
-        return place, least < self.threshold**2
 
     def _merged(self, first: Float[Array, " m"], second: Float[Array, " m"]) -> Float[Array, " m"]:
         """One kernel with the height, mean and variance of two."""
@@ -295,49 +263,41 @@ class AbstractOPES(AbstractMethod[OPESState]):
     def _removed(
         self, state: OPESState, place: Int[Array, ""], kernel: Float[Array, " m"], cutoff: Float[Array, ""]
     ) -> OPESState:
-        """Without the kernel at ``place``; the last one takes its place."""
-        last = state.n_kernels - 1
-        moved = jax.lax.dynamic_index_in_dim(state.kernels, last, axis=1)
-        kernels = jax.lax.dynamic_update_slice_in_dim(state.kernels, moved, place, axis=1)
-        gone = _empty(self.n_cvs, 1, kernels.dtype)
-        kernels = jax.lax.dynamic_update_slice_in_dim(kernels, gone, last, axis=1)
-        without = eqx.tree_at(lambda s: (s.kernels, s.n_kernels), state, (kernels, last))
+        """Without the kernel at ``place``."""
+        without = eqx.tree_at(
+            lambda s: (s.kernels, s.n_kernels), state, (state.kernels.without(place), state.n_kernels - 1)
+        )
         overlap = jnp.maximum(state.overlap - self._overlap(without, kernel, cutoff), 0.0)
-        overlap = jnp.where(last > 0, overlap, 0.0)
+        overlap = jnp.where(without.n_kernels > 0, overlap, 0.0)
         table = None if state.table is None else state.table - self._on_nodes(kernel, cutoff)
         return eqx.tree_at(lambda s: (s.overlap, s.table), without, (overlap, table), is_leaf=lambda x: x is None)
 
     def _appended(self, state: OPESState, kernel: Float[Array, " m"], cutoff: Float[Array, ""]) -> OPESState:
         overlap = state.overlap + self._overlap(state, kernel, cutoff)
-        kernels = jax.lax.dynamic_update_slice_in_dim(state.kernels, kernel[:, None], state.n_kernels, axis=1)
         table = None if state.table is None else state.table + self._on_nodes(kernel, cutoff)
         return eqx.tree_at(
             lambda s: (s.kernels, s.n_kernels, s.overlap, s.table),
             state,
-            (kernels, state.n_kernels + 1, overlap, table),
+            (state.kernels.with_one(kernel), state.n_kernels + 1, overlap, table),
             is_leaf=lambda x: x is None,
         )
 
     def _overlap(self, state: OPESState, kernel: Float[Array, " m"], cutoff: Float[Array, ""]) -> Float[Array, ""]:
         """What ``kernel`` adds to the overlap: all others at its centre, it at all others' centres, and it at its own."""
-        n, last = self.n_cvs, jnp.exp(-0.5 * cutoff)
+        n, last, kernels = self.n_cvs, jnp.exp(-0.5 * cutoff), state.kernels
         here, widths, height = kernel[:n], kernel[n : 2 * n], kernel[-1]
 
-        def add(i: Int[Array, ""], total: Float[Array, ""]) -> Float[Array, ""]:
-            others = jax.lax.dynamic_slice_in_dim(state.kernels, i * _BLOCK, _BLOCK, axis=1)
-            apart = self.difference(here, others[:n].T).T
-            theirs = jnp.sum((apart / others[n : 2 * n]) ** 2, axis=0)
+        def add(total: Float[Array, ""], first: Int[Array, ""], box: Float[Array, "rows slots"]) -> Float[Array, ""]:
+            del first
+            apart = kernels.difference(here[:, None], box[:n])
+            theirs = jnp.sum((apart / box[n : 2 * n]) ** 2, axis=0)
             mine = jnp.sum((apart / widths[:, None]) ** 2, axis=0)
-            places = i * _BLOCK + jnp.arange(_BLOCK, dtype=i.dtype)
-            values = jnp.where(theirs < cutoff, others[-1] * (jnp.exp(-0.5 * theirs) - last), 0.0)
-            values = values + jnp.where(
-                (mine < cutoff) & (places < state.n_kernels), height * (jnp.exp(-0.5 * mine) - last), 0.0
-            )
+            values = jnp.where(theirs < cutoff, box[-1] * (jnp.exp(-0.5 * theirs) - last), 0.0)
+            values = values + jnp.where((mine < cutoff) & (box[-1] > 0.0), height * (jnp.exp(-0.5 * mine) - last), 0.0)
             return total + jnp.sum(values)
 
-        n_blocks = self._blocks(state)
-        zero = jnp.zeros_like(n_blocks)
-        return jax.lax.fori_loop(zero, n_blocks, add, jnp.zeros_like(height)) + height * (1.0 - last)
+        near = lambda least, _: least < cutoff  # noqa: E731
+        return kernels.fold(here, near, add, jnp.zeros_like(height), widths) + height * (1.0 - last)
 
     def _on_nodes(self, kernel: Float[Array, " m"], cutoff: Float[Array, ""]) -> Float[Array, "..."]:
         """A kernel on the nodes of the table."""
@@ -374,7 +334,8 @@ class OPES(AbstractOPES):
 
     With ``grid`` the sum of the kernels is kept on the bins' edges, and the bias there interpolated by cubic convolution: a
     step then costs the same for any number of kernels, and kernels do not get narrower than a bin. Outside a non-periodic axis
-    the bias is that of the nearest point on its boundary; such steps are counted. Without grid the kernels are summed.
+    the bias is that of the nearest point on its boundary; such steps are counted. Without grid the kernels are summed, those only
+    that are within reach: they are kept in boxes of neighbours.
 
     Choose it when the barrier is known roughly and a quickly converging, nearly static bias is wanted: reweighting is
     then simple. Where the CVs are poor or nothing is known, :class:`OPESExplore` finds its way faster.
@@ -468,8 +429,3 @@ class OPESExplore(AbstractOPES):
         return jnp.asarray(
             2.0 * self.barrier / kT
         )  # the prefactor is large here, and would cut kernels off within their width
-
-
-def _empty(n: int, room: int, dtype: Any) -> Float[Array, "rows room"]:
-    """Kernels of height 0 and width 1."""
-    return jnp.concatenate([jnp.zeros((n, room)), jnp.ones((n, room)), jnp.zeros((1, room))]).astype(dtype)

@@ -22,7 +22,7 @@ OPTIONS = {"barrier": 6.0, "sigma": 0.3, "stride": 1}
 
 def kernels(state):
     """Centres, widths and heights."""
-    rows = np.asarray(state.kernels)[:, : int(state.n_kernels)]
+    rows = state.kernels.listed
     n = len(rows) // 2
     return rows[:n].T, rows[n : 2 * n].T, rows[-1]
 
@@ -145,13 +145,47 @@ def test_on_a_grid_the_bias_is_nearly_the_same():
 
 def test_room_grows_and_is_never_exceeded():
     method = OPESExplore(X, barrier=6.0, sigma=0.01, stride=1)
-    state = method.reserve(method.init(observe([0.0])), 1000)
-    assert state.kernels.shape[1] >= 1001
+    state = method.reserve(method.init(observe([0.0])), 2000)
     at = lambda i: eqx.tree_at(lambda o: (o.xi, o.step), observe([0.0]), (0.1 * i[None], i))  # noqa: E731
-    scan = jax.jit(lambda s: jax.lax.scan(lambda s, i: (method.update(s, at(i)), None), s, jnp.arange(401)))
+    scan = jax.jit(lambda s: jax.lax.scan(lambda s, i: (method.update(s, at(i)), None), s, jnp.arange(1001)))
     state, _ = scan(state)
-    assert int(state.n_kernels) == 399
-    assert eqx.tree_equal(method.reserve(state, 10).kernels, state.kernels)
+    assert int(state.n_kernels) == state.kernels.listed.shape[1] == 999
+    np.testing.assert_allclose(np.sort(kernels(state)[0][:, 0]), 0.1 * np.arange(1, 1000))
+    assert len(state.kernels.counts) > int(state.kernels.n_boxes) > 999 / 64
+    assert method.reserve(state, 10).kernels.values.shape == state.kernels.values.shape
+
+
+def test_boxes_hide_no_kernel():
+    """Sums, nearest kernels and overlaps through boxes against all kernels at once, on a torus, as kernels come and go."""
+    psi = DihedralAngle([1, 2, 3, 4])
+    method = OPESExplore([PHI, psi], barrier=6.0, sigma=0.1, stride=1)
+    rng, n = np.random.default_rng(3), 600
+    new = np.concatenate([rng.uniform(-pi, pi, (2, n)), rng.uniform(0.02, 0.3, (2, n)), rng.uniform(0.5, 2.0, (1, n))])
+    new[0, 200:400] = rng.normal(pi, 0.1, 200)  # dense, across the boundary
+    empty = method.reserve(method.init(observe([0.0, 0.0])), n).kernels
+    filled = jax.jit(lambda k: jax.lax.scan(lambda k, one: (k.with_one(one), None), k, jnp.asarray(new.T))[0])(empty)
+    kept = jax.jit(lambda k, i: k.without(i))(filled, filled.nearest(jnp.zeros(2))[0])
+    assert filled.listed.shape[1] == n
+    assert kept.listed.shape[1] == n - 1
+    for some in (filled, kept):
+        values = some.listed
+        state = eqx.tree_at(lambda s: s.kernels, method.init(observe([0.0, 0.0])), some)
+        for xi in rng.uniform(-pi, pi, (20, 2)):
+            apart = (xi[:, None] - values[:2] + pi) % (2 * pi) - pi
+            squared = np.sum((apart / values[2:4]) ** 2, axis=0)
+            place, least = some.nearest(jnp.asarray(xi))
+            assert float(least) == pytest.approx(squared.min(), rel=1e-9)
+            np.testing.assert_array_equal(some.at(place), values[:, np.argmin(squared)])
+            total = np.where(squared < 12.0, values[-1] * (np.exp(-0.5 * squared) - np.exp(-6.0)), 0.0).sum()
+            assert float(method._density(state, jnp.asarray(xi), jnp.asarray(12.0))[0]) == pytest.approx(
+                total, rel=1e-9
+            )
+            own = np.sum((apart / 0.25) ** 2, axis=0)
+            total += np.where(own < 12.0, 3.0 * (np.exp(-0.5 * own) - np.exp(-6.0)), 0.0).sum() + 3.0 * (
+                1 - np.exp(-6.0)
+            )
+            kernel = jnp.asarray([*xi, 0.25, 0.25, 3.0])
+            assert float(method._overlap(state, kernel, jnp.asarray(12.0))) == pytest.approx(total, rel=1e-9)
 
 
 @pytest.mark.parametrize(
