@@ -585,6 +585,7 @@ class Outcome:
 N_REPLICAS = {
     "double well, OPES": 300,
     "periodic, ABF": 300,
+    "periodic, meta-eABF": 300,
     "double well, ANN": 60,
     "double well, eABF, umbrella integration": 60,
     "double well, windows, umbrella integration": 60,

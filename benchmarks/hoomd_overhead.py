@@ -113,10 +113,10 @@ class Parts:
     def __init__(self, relay: Any):
         self.relay = relay
         self.spent = np.zeros(5)
-        self.take()
+        self()
 
-    def take(self) -> float:
-        """The time since it was last taken, in all parts together."""
+    def __call__(self) -> float:
+        """The time since the last call, in all parts together."""
         parts = np.asarray(self.relay.seconds())
         self.spent += parts
         return float(parts.sum())
@@ -142,11 +142,11 @@ def biased(n: int, *, route: str) -> Contender:
     bound.reserve(10_000_000)
     bound.run(20)  # compiled
     if route == "relayed":
-        take = Parts(bound._relay).take
+        waited = Parts(bound._relay)
     else:
         bound.set_forces = Clock(bound.set_forces)
-        take = bound.set_forces.take
-    return Contender(f"pysamp, {bound.provenance['route']}", bound.run, take)
+        waited = bound.set_forces.take
+    return Contender(f"pysamp, {bound.provenance['route']}", bound.run, waited)
 
 
 def main() -> None:
@@ -174,9 +174,9 @@ def main() -> None:
             print(
                 f"| {n} | {contender.name} | {whole[0]:.1f} | {added[0]:.1f} +- {added[1]:.1f} | {shown} |", flush=True
             )
-            taker = getattr(contender.waited, "__self__", None)
-            if isinstance(taker, Parts) and place is not None:
-                parts.append(f"| {n} | " + " | ".join(f"{place[0] * share:.1f}" for share in taker.shares()) + " |")
+            if isinstance(contender.waited, Parts) and place is not None:
+                shares = contender.waited.shares()
+                parts.append(f"| {n} | " + " | ".join(f"{place[0] * share:.1f}" for share in shares) + " |")
     print("\n| N | gather | switch to the loop | step | switch back | write |\n|---|---|---|---|---|---|")
     print("\n".join(parts))
     if arguments.json:
