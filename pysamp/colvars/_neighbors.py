@@ -21,7 +21,9 @@ FEW = 4096  # pairs that are computed all at once
 _BLOCK = 500  # rows done together at most, so that what is computed of them stays in the processor's cache
 _LINE = 8  # numbers in a line of that cache
 _SKIN = 0.2  # how much farther than the cutoff a list reaches, relative to it
-_ROOM = 1.5  # room for more neighbours than there are; an overflow costs time, and the last digit of a run that is resumed
+_ROOM = (
+    1.5  # room for more neighbours than there are; an overflow costs time, and the last digit of a run that is resumed
+)
 
 
 class Neighborhood(eqx.Module):

@@ -14,7 +14,9 @@ from .base import periodic_difference
 __all__ = ["Kernels"]
 
 _SLOTS = 64  # kernels in a box at most; one that is full is split
-_ROOM = 8  # boxes at first
+_ROOM = (
+    64  # boxes at first; with less than 64 kB XLA would compile the sums otherwise, and their last digit would change
+)
 
 
 class Kernels(eqx.Module):

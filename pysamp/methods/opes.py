@@ -2,13 +2,13 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
@@ -52,6 +52,8 @@ class OPESState(eqx.Module):
 
 class AbstractOPES(AbstractMethod[OPESState]):
     """What the two variants share: kernels, their compression, and the bias as a function of their sum."""
+
+    learns: ClassVar[bool] = True
 
     cvs: tuple[AbstractCV, ...]
     barrier: Float[np.ndarray, ""]
@@ -127,7 +129,7 @@ class AbstractOPES(AbstractMethod[OPESState]):
 
     def potential(self, state: OPESState, obs: Observation) -> Float[Array, ""]:
         """Bias energy at ``obs.xi`` [energy]."""
-        return self._value_and_gradient(state, obs)[0]
+        return self._value_and_gradient(state, obs.xi, self._kT(obs.kT))[0]
 
     def init(self, obs: Observation) -> OPESState:
         """No kernels; the bias is minus the barrier everywhere."""
@@ -157,22 +159,28 @@ class AbstractOPES(AbstractMethod[OPESState]):
         return state
 
     def update(self, state: OPESState, obs: Observation) -> OPESState:
-        """Add a kernel every ``stride`` steps, the first after ``stride`` steps.
-
-        It is added at the step after that of its sample, so that the bias reported for a sample, with which it is reweighted,
-        does not have the sample's own kernel in it.
-        """
+        """Look where the CVs are; kernels come later."""
         if self.grid is not None:
             outside = state.outside + is_outside(self.grid, obs.xi).astype(state.outside.dtype)
             state = eqx.tree_at(lambda s: s.outside, state, outside)
-        due = ((obs.step - 1) % self.stride == 0) & (obs.step > 1)
-        last = eqx.tree_at(lambda o: o.xi, obs, state.xi)
-        state = jax.lax.cond(due, lambda: self._deposit(state, last), lambda: state)
         return eqx.tree_at(lambda s: s.xi, state, obs.xi)
+
+    def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
+        """Every ``stride`` steps, the first time after ``stride`` steps."""
+        return ((n_steps - 1) % self.stride == 0) & (n_steps > 1)
+
+    def learn(self, state: OPESState, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> OPESState:
+        """Add a kernel at the last step's CVs.
+
+        It comes after the bias of that step, so that the bias reported for a sample, with which it is reweighted, does not have
+        the sample's own kernel in it.
+        """
+        del n_steps
+        return self._with_sample(state, self._kT(kT))
 
     def bias(self, state: OPESState, obs: Observation) -> Bias:
         """The bias at ``obs.xi`` and minus its gradient."""
-        energy, gradient = self._value_and_gradient(state, obs)
+        energy, gradient = self._value_and_gradient(state, obs.xi, self._kT(obs.kT))
         return Bias(energy, -gradient)
 
     def diagnostics(self, state: OPESState) -> Mapping[str, Float[Array, ""]]:
@@ -183,14 +191,15 @@ class AbstractOPES(AbstractMethod[OPESState]):
             "outside": state.outside.astype(float),
         }
 
-    def _kT(self, obs: Observation) -> Float[Array, ""]:
-        return obs.kT if self.kT is None else jnp.asarray(self.kT)
+    def _kT(self, kT: Float[Array, ""]) -> Float[Array, ""]:
+        return kT if self.kT is None else jnp.asarray(self.kT)
 
     def _gamma(self, kT: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.asarray(self.barrier / kT if self.bias_factor is None else self.bias_factor)
 
-    def _value_and_gradient(self, state: OPESState, obs: Observation) -> tuple[Float[Array, ""], Float[Array, " n"]]:
-        kT = self._kT(obs)
+    def _value_and_gradient(
+        self, state: OPESState, xi: Float[Array, " n"], kT: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, " n"]]:
         factor = self._prefactor(kT) * kT
         # log(P / Z + epsilon) is log(1 + P / (Z epsilon)) less the barrier, which is then exactly constant without kernels
         overlap = jnp.maximum(state.overlap, jnp.finfo(state.overlap.dtype).tiny)
@@ -201,9 +210,9 @@ class AbstractOPES(AbstractMethod[OPESState]):
 
         grid, table = self.grid, state.table
         if grid is not None and table is not None:
-            value, gradient = jax.value_and_grad(lambda x: interpolate(grid, table, x, above))(obs.xi)
+            value, gradient = jax.value_and_grad(lambda x: interpolate(grid, table, x, above))(xi)
             return value - self.barrier, gradient
-        density, slope = self._density(state, obs.xi, self._cutoff_squared(kT))
+        density, slope = self._density(state, xi, self._cutoff_squared(kT))
         return above(density) - self.barrier, slope * (factor * scale / (density * scale + 1.0))
 
     def _density(
@@ -226,17 +235,17 @@ class AbstractOPES(AbstractMethod[OPESState]):
         total = kernels.fold(xi, lambda least, _: least < cutoff, add, jnp.zeros(n + 1, xi.dtype))
         return total[-1], total[:-1]
 
-    def _deposit(self, state: OPESState, obs: Observation) -> OPESState:
-        n, kT = self.n_cvs, self._kT(obs)
-        cutoff = self._cutoff_squared(kT)
-        weight = self._weight(self.potential(state, obs), kT)
+    def _with_sample(self, state: OPESState, kT: Float[Array, ""]) -> OPESState:
+        """The state with a kernel from ``state.xi``."""
+        n, cutoff = self.n_cvs, self._cutoff_squared(kT)
+        weight = self._weight(self._value_and_gradient(state, state.xi, kT)[0], kT)
         state = eqx.tree_at(
             lambda s: (s.weight, s.weight_squared), state, (state.weight + weight, state.weight_squared + weight**2)
         )
         shrunk = jnp.minimum((state.n_effective * (n + 2) / 4) ** (-1 / (n + 4)), 1.0)
         widths = jnp.maximum(self.sigma * shrunk, self.sigma_min)
         height = weight * jnp.prod(self.sigma / widths)
-        kernel = jnp.concatenate([obs.xi, widths, height[None]])
+        kernel = jnp.concatenate([state.xi, widths, height[None]])
 
         def merge(carry: tuple) -> tuple:
             state, kernel, nearest, _ = carry

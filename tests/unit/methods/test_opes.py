@@ -28,8 +28,8 @@ def kernels(state):
 
 
 def sampled(method, places):
-    """The state with kernels from all places but the first, at which the run begins; they join at the step after."""
-    return follow(method, [*places, places[-1]])
+    """The state with kernels from all places but the first, at which the run begins."""
+    return follow(method, places)
 
 
 def density(state, xi, cutoff):
@@ -77,10 +77,12 @@ def test_weights_and_widths():
 
 def test_the_bias_of_a_sample_is_without_its_kernel():
     method = OPES(X, **{**OPTIONS, "stride": 3})
-    counts = [int(follow(method, np.zeros((n, 1))).n_kernels) for n in (4, 5, 7, 8)]
-    assert counts == [0, 1, 1, 1]  # samples at the steps 3 and 6 join at 4 and 7, and merge
-    weights = [float(follow(method, np.zeros((n, 1))).weight) for n in (7, 8)]
+    counts = [int(follow(method, np.zeros((n, 1))).n_kernels) for n in (3, 4, 6, 7)]
+    assert counts == [0, 1, 1, 1]  # samples at the steps 3 and 6 join after them, and merge
+    weights = [float(follow(method, np.zeros((n, 1))).weight) for n in (6, 7)]
     assert weights[1] > weights[0]
+    before = follow(method, np.zeros((3, 1)))
+    assert float(method.bias(method.update(before, observe([0.0], step=3)), observe([0.0], step=3)).energy) == -6.0
 
 
 def test_near_kernels_merge():
@@ -145,13 +147,14 @@ def test_on_a_grid_the_bias_is_nearly_the_same():
 
 def test_room_grows_and_is_never_exceeded():
     method = OPESExplore(X, barrier=6.0, sigma=0.01, stride=1)
-    state = method.reserve(method.init(observe([0.0])), 2000)
+    state = method.reserve(method.init(observe([0.0])), 3000)
     at = lambda i: eqx.tree_at(lambda o: (o.xi, o.step), observe([0.0]), (0.1 * i[None], i))  # noqa: E731
-    scan = jax.jit(lambda s: jax.lax.scan(lambda s, i: (method.update(s, at(i)), None), s, jnp.arange(1001)))
+    step = lambda s, i: (method.learned(method.update(s, at(i)), i + 1, jnp.ones(())), None)  # noqa: E731
+    scan = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(1000)))
     state, _ = scan(state)
     assert int(state.n_kernels) == state.kernels.listed.shape[1] == 999
     np.testing.assert_allclose(np.sort(kernels(state)[0][:, 0]), 0.1 * np.arange(1, 1000))
-    assert len(state.kernels.counts) > int(state.kernels.n_boxes) > 999 / 64
+    assert 128 == len(state.kernels.counts) > int(state.kernels.n_boxes) > 999 / 64
     assert method.reserve(state, 10).kernels.values.shape == state.kernels.values.shape
 
 
