@@ -20,6 +20,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float, Int
 
+from ._branches import in_place_if
 from ._serial import is_key, on_host
 from ._walkers import replica_axes, step_walkers
 from .sampler import BiasForces, Particles, Sampler, SamplerState
@@ -162,13 +163,9 @@ def learned(sampler: Sampler, state: SamplerState, kT: Array, *, batched: bool =
 
 
 def learned_if_due(sampler: Sampler, state: SamplerState, kind: Array, particles: Particles) -> SamplerState:
-    """The same, if something is due; as a loop of at most one turn: a branch copies what it would have replaced."""
+    """The same, if something is due."""
     due, kT = what_is_due(sampler, state, kind, particles)
-
-    def body(carry: tuple[Array, SamplerState]) -> tuple[Array, SamplerState]:
-        return jnp.zeros_like(due), learned(sampler, carry[1], kT)
-
-    return jax.lax.while_loop(lambda carry: carry[0], body, (due, state))[1]
+    return in_place_if(due, lambda state: learned(sampler, state, kT), state)
 
 
 def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:

@@ -4,16 +4,16 @@ A list belongs to the state of a run. A CV is a pure function of positions that 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
+from .._branches import in_place_if
 from ..snapshot import Cell, _dot
 from ._cells import GROUP, Grid, Lattice, components, take
 
@@ -21,9 +21,7 @@ FEW = 4096  # pairs that are computed all at once
 _BLOCK = 500  # rows done together at most, so that what is computed of them stays in the processor's cache
 _LINE = 8  # numbers in a line of that cache
 _SKIN = 0.2  # how much farther than the cutoff a list reaches, relative to it
-_ROOM = (
-    1.5  # room for more neighbours than there are; an overflow costs time, and the last digit of a run that is resumed
-)
+_ROOM = 1.5  # room for more neighbours than there are: an overflow costs time, and a resumed run its last digit
 
 
 class Neighborhood(eqx.Module):
@@ -131,9 +129,7 @@ class NeighborList(eqx.Module):
         """This list if it has all pairs of the points ``x`` that count, else a new one, unless the box is too small."""
         x, cell = jax.lax.stop_gradient((x, cell))
         stale = ~self._holds(pairs, x, cell)
-        # No cond, which would copy the list where it stays: a loop that is seldom entered keeps it in its place.
-        again = lambda carry: (jnp.zeros_like(stale), _built(pairs, carry[1], x, cell))  # noqa: E731
-        return jax.lax.while_loop(lambda carry: carry[0], again, (stale, self))[1]
+        return in_place_if(stale, lambda old: _built(pairs, old, x, cell), self)
 
     def _holds(self, pairs: Neighborhood, x: Float[Array, "k 3"], cell: Cell) -> Bool[Array, ""]:
         r"""Whether no pair can be missing.
@@ -253,33 +249,3 @@ def _search(
     n_blocks = -(-n // size)
     out = (jnp.full((room, n), -1, jnp.int32), jnp.zeros(n_blocks, jnp.int32))
     return jax.lax.fori_loop(0, n_blocks, block, out)
-
-
-def rarely(condition: Bool[Array, ""], function: Callable, otherwise: Callable, *operands: Any) -> Any:
-    """``lax.cond`` that stays a branch under ``vmap``: taken if any of the batch wants it, for those alone that do.
-
-    Not differentiable in reverse. The functions must not close over arrays that are batched.
-    """
-
-    @custom_vmap
-    def choose(condition: Any, operands: Any) -> Any:
-        return jax.lax.cond(condition, lambda: function(*operands), lambda: otherwise(*operands))
-
-    @choose.def_vmap
-    def _batched(axis_size: int, in_batched: Any, condition: Any, operands: Any) -> Any:
-        condition_batched, operands_batched = in_batched
-        axes = jax.tree.map(lambda batched: 0 if batched else None, operands_batched)
-        each = [jax.vmap(f, in_axes=axes, axis_size=axis_size) for f in (function, otherwise)]
-        if not condition_batched:  # as in a Jacobian
-            out = rarely(condition, *each, *operands)
-            return out, jax.tree.map(lambda _: True, out)
-
-        def some(condition: Any, *operands: Any) -> Any:
-            chosen, rest = (f(*operands) for f in each)
-            pick = lambda a, b: jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
-            return jax.tree.map(pick, chosen, rest)
-
-        out = rarely(jnp.any(condition), some, lambda _, *operands: each[1](*operands), condition, *operands)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return choose(condition, operands)

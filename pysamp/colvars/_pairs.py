@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
+from .._branches import rarely
 from ..snapshot import Cell, _combine, _dot
 from ._cells import GROUP, Grid, Lattice, components, take
-from ._neighbors import Neighborhood, NeighborList, block_size, rarely
+from ._neighbors import Neighborhood, NeighborList, block_size
 from ._vectors import sqrt
 
 _GUESS = (64, 64)  # room of a list that is made for one evaluation
