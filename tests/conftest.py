@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,13 +53,23 @@ def forget_compiled() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_in_haste(request: pytest.FixtureRequest) -> None:
+def compile_in_haste(request: pytest.FixtureRequest) -> Iterator[None]:
     """Most programs take longer to compile than to run. Not in modules marked ``optimized``; engines run what users run."""
-    import jax
+    from jax._src import compiler
+
+    from pysamp._compile import options_in_haste
+
+    usual, in_haste = compiler.get_compile_options, options_in_haste()
+
+    def get_compile_options(*args: Any, env_options_overrides: Any = None, **options: Any) -> Any:
+        return usual(*args, env_options_overrides=in_haste | (env_options_overrides or {}), **options)
 
     is_optimized = request.node.get_closest_marker("optimized") is not None
     is_hasty = not is_optimized and any(folder in request.path.parents for folder in HASTY)
-    jax.config.update("jax_disable_most_optimizations", is_hasty)
+    with pytest.MonkeyPatch.context() as patch:
+        if is_hasty:
+            patch.setattr(compiler, "get_compile_options", get_compile_options)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

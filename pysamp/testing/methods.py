@@ -17,7 +17,13 @@ __all__ = ["check_method"]
 
 
 def check_method(
-    method: AbstractMethod, trajectory: Any = None, *, n_steps: int = 64, kT: float = 1.0, seed: int = 0
+    method: AbstractMethod,
+    trajectory: Any = None,
+    *,
+    n_steps: int = 64,
+    kT: float = 1.0,
+    eager: bool = True,
+    seed: int = 0,
 ) -> None:
     """Check that a method keeps the contract of all methods, along a trajectory in CV space.
 
@@ -32,6 +38,7 @@ def check_method(
             Choose one that makes the method act (deposit hills, meet walls).
         n_steps: length of the random walk.
         kT: thermal energy [energy].
+        eager: False leaves out the steps outside of jit, for which JAX compiles every operation by itself.
         seed: for the random walk, and for momenta if the method needs them.
 
     Raises:
@@ -50,7 +57,7 @@ def check_method(
         raise AssertionError(f"trajectory must have the shape (n_steps, {n}), got {xi.shape}.")
     with jax.enable_x64(True):
         momenta = rng.normal(size=xi.shape) if "momentum" in method.needs else np.zeros(xi.shape)
-        _Check(method, xi, momenta, kT).run()
+        _Check(method, xi, momenta, kT).run(eager)
 
 
 class _Check:
@@ -62,21 +69,21 @@ class _Check:
         self.n_traces = 0
 
     def observations(self, shift: Any = 0.0) -> Observation:
-        """All observations, stacked."""
+        """All observations, stacked; most of them on the host, as JAX compiles what is done to an array of its own."""
         m = len(self.xi)
         return jax.vmap(Observation)(
-            xi=jnp.asarray(self.xi + shift),
-            step=jnp.arange(m, dtype=jnp.int64),
-            kT=jnp.full(m, self.kT),
+            xi=self.xi + shift,
+            step=np.arange(m, dtype=np.int64),
+            kT=np.full(m, self.kT),
             key=jax.random.split(jax.random.key(0), m),
-            momentum=jnp.asarray(self.momenta),
-            applied=jnp.asarray(self.momenta[::-1]),
-            timestep=jnp.full(m, 0.1),
+            momentum=self.momenta,
+            applied=self.momenta[::-1],
+            timestep=np.full(m, 0.1),
         )
 
     def start(self) -> Any:
         """State before the first step, with room for the trajectory."""
-        first = jax.tree.map(lambda leaf: leaf[0], self.observations())
+        first = _one(self.observations(), 0)
         return self.method.reserve(self.method.init(first), len(self.xi))
 
     def trace(
@@ -95,7 +102,7 @@ class _Check:
         nothing = jax.vmap(Bias)(jnp.zeros(len(observations.step)), jnp.zeros_like(observations.xi))
         return jax.lax.fori_loop(start, end, body, (state, nothing))
 
-    def run(self) -> None:
+    def run(self, eager: bool) -> None:
         """All parts of the contract."""
         state, observations = self.start(), self.observations()
         self.stable(state, observations)
@@ -104,9 +111,10 @@ class _Check:
         for what, value in (("energies", biases.energy), ("forces", biases.force)):
             assert np.isfinite(value).all(), f"{self.name}: {what} are not finite along the trajectory."
         self.other_parameters(trace, state, observations)
-        self.eager(state, observations, after, biases)
+        if eager:
+            self.eager(state, observations, biases)
         self.resumed(trace, state, observations, after, biases)
-        self.batched(state, observations, after, biases)
+        self.batched(state, observations, biases)
         if self.method.has_energy:
             self.gradient(after, observations)
         self.periodic(after, observations)
@@ -114,7 +122,7 @@ class _Check:
             assert jnp.shape(value) == (), f"{self.name}: diagnostic {name} is not a scalar."
 
     def stable(self, state: Any, observations: Observation) -> None:
-        obs = jax.tree.map(lambda leaf: leaf[0], observations)
+        obs = _one(observations, 0)
         describe = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)  # noqa: E731
         learn = lambda state: self.method.learned(state, obs.step + 1, obs.kT)  # noqa: E731
         for what, change in (("update", lambda state: self.method.update(state, obs)), ("learn", learn)):
@@ -130,46 +138,44 @@ class _Check:
         )
         assert len(self.method.labels) == len(self.method.periods) == n, f"{self.name} has not one label for each CV."
 
-    def eager(self, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
-        m = min(len(self.xi), 6)
-        for i in range(m):
-            obs = jax.tree.map(lambda leaf, i=i: leaf[i], observations)
+    def eager(self, state: Any, observations: Observation, biases: Bias) -> None:
+        for i in range(min(len(self.xi), 6)):
+            obs = _one(observations, i)
             state = self.method.update(state, obs)
             bias = self.method.bias(state, obs)
             if self.method.learns and self.method.is_due(obs.step + 1):
                 state = self.method.learn(state, obs.step + 1, obs.kT)
-            expected = jax.tree.map(lambda leaf, i=i: leaf[i], biases)
-            assert_close(
-                bias.energy, expected.energy, tolerances.ROUNDING, f"{self.name}: jit changes the energy", 1e-6
-            )
-            assert_close(bias.force, expected.force, tolerances.ROUNDING, f"{self.name}: jit changes the force", 1e-6)
-        del after
+            for what, got, expected in (("energy", bias.energy, biases.energy), ("force", bias.force, biases.force)):
+                expected = np.asarray(expected)[i]
+                assert_close(got, expected, tolerances.ROUNDING, f"{self.name}: jit changes the {what}", 1e-6)
 
     def resumed(self, trace: Any, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
         half, end = len(self.xi) // 2, len(self.xi)
         middle, _ = trace(self.method, state, observations, 0, half)
         saved = jax.tree.map(np.asarray, middle)  # what a checkpoint keeps
-        resumed, later = trace(self.method, jax.tree.map(jnp.asarray, saved), observations, half, end)
+        resumed, later = trace(self.method, jax.tree.map(jax.device_put, saved), observations, half, end)
         for got, expected in zip(jax.tree.leaves(resumed), jax.tree.leaves(after), strict=True):
             assert np.array_equal(got, expected, equal_nan=True), f"{self.name}: a resumed run ends in another state."
-        energies, forces = biases.energy[half:], biases.force[half:]
-        assert np.array_equal(later.energy[half:], energies), f"{self.name}: a resumed run has other energies."
-        assert np.array_equal(later.force[half:], forces), f"{self.name}: a resumed run has other forces."
+        biases, later = jax.tree.map(lambda leaf: np.asarray(leaf)[half:], (biases, later))
+        assert np.array_equal(later.energy, biases.energy), f"{self.name}: a resumed run has other energies."
+        assert np.array_equal(later.force, biases.force), f"{self.name}: a resumed run has other forces."
         roomy = self.method.reserve(middle, 100 * end)
         _, later = trace(self.method, roomy, observations, half, end)
-        assert_close(later.energy[half:], energies, 0.0, f"{self.name}: room reserved changes the energy")
+        energies = np.asarray(later.energy)[half:]
+        assert_close(energies, biases.energy, 0.0, f"{self.name}: room reserved changes the energy")
 
-    def batched(self, state: Any, observations: Observation, after: Any, biases: Bias) -> None:
-        states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
-        both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), observations)
-        both = eqx.tree_at(lambda o: o.step, both, jnp.stack([observations.step] * 2))
-        trace = jit_in_haste(jax.vmap(self.trace, in_axes=(None, 0, 0, None, None)))
-        _, together = trace(self.method, states, both, 0, len(self.xi))
-        assert_close(
-            together.energy[0], biases.energy, tolerances.ROUNDING, f"{self.name}: vmap changes energies", 1e-6
-        )
-        assert_close(together.force[0], biases.force, tolerances.ROUNDING, f"{self.name}: vmap changes forces", 1e-6)
-        del after
+    def batched(self, state: Any, observations: Observation, biases: Bias) -> None:
+        def trace(state: Any, observations: Observation) -> Bias:
+            states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
+            both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), observations)
+            both = eqx.tree_at(lambda o: o.step, both, jnp.stack([observations.step] * 2))
+            trace = jax.vmap(self.trace, in_axes=(None, 0, 0, None, None))
+            _, biases = trace(self.method, states, both, 0, len(self.xi))
+            return jax.tree.map(lambda leaf: leaf[0], biases)
+
+        together, what = jit_in_haste(trace)(state, observations), f"{self.name}: vmap changes"
+        assert_close(together.energy, biases.energy, tolerances.ROUNDING, f"{what} energies", 1e-6)
+        assert_close(together.force, biases.force, tolerances.ROUNDING, f"{what} forces", 1e-6)
 
     def other_parameters(self, trace: Any, state: Any, observations: Observation) -> None:
         for factor in (1.01, 0.99):
@@ -186,14 +192,16 @@ class _Check:
         """Force against differences of the energy, at some points of the trajectory."""
         step = 1e-5
         obs = jax.tree.map(lambda leaf: leaf[:: max(1, len(self.xi) // 8)], observations)
-        bias = jit_in_haste(jax.vmap(lambda obs: self.method.bias(state, obs)))
-        points = jnp.asarray([displaced(xi, step) for xi in obs.xi])
-        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, points.shape[1], axis=0), obs)
-        repeated = eqx.tree_at(lambda o: o.xi, repeated, points.reshape(-1, self.xi.shape[1]))
-        energies = np.asarray(bias(repeated).energy).reshape(len(points), -1, 1)
+        points = np.stack([np.concatenate([xi[None], displaced(xi, step)]) for xi in obs.xi])
+
+        def bias(xi: Any, obs: Observation) -> Bias:
+            return self.method.bias(state, eqx.tree_at(lambda o: o.xi, obs, xi))
+
+        biases = jit_in_haste(jax.vmap(jax.vmap(bias, in_axes=(0, None))))(points, obs)
+        energies = np.asarray(biases.energy)[:, 1:, None]
         numerical = [-from_differences(energy, (self.xi.shape[1],), step)[0] for energy in energies]
         what = f"{self.name}: force against differences of the energy"
-        assert_close(bias(obs).force, np.stack(numerical), tolerances.FINITE_DIFFERENCE, what, 1e-3)
+        assert_close(np.asarray(biases.force)[:, 0], np.stack(numerical), tolerances.FINITE_DIFFERENCE, what, 1e-3)
 
     def periodic(self, state: Any, observations: Observation) -> None:
         shift = np.array([0.0 if period is None else period for period in self.method.periods])
@@ -202,3 +210,7 @@ class _Check:
         energy = jit_in_haste(jax.vmap(lambda obs: self.method.bias(state, obs).energy))
         got, what = energy(self.observations(shift)), f"{self.name}: energy one period on"
         assert_close(got, energy(observations), 1e3 * tolerances.ROUNDING, what, 1e-3)
+
+
+def _one(observations: Observation, i: int) -> Observation:
+    return jax.tree.map(lambda leaf: jax.device_put(leaf[i]), observations)

@@ -274,8 +274,8 @@ def test_every_public_cv_has_an_entry():
     assert public - {"AbstractContacts", "AbstractCV"} == set(ENTRIES)
 
 
-# Everything in the most general box; in the others, and outside of jit, one CV of each kind of code by default, and all of them
-# with -m validation.
+# Each kind of CV in the most general box; in the others, and outside of jit, one CV of each kind of code by default, and all of
+# them with -m validation, as further options of CVs.
 EVERYWHERE = {"Angle", "Combination", "CoordinationNumber", "DihedralAngle", "Distance", "RMSD"}
 OF_THE_BOX = {"CellAngle", "CellLength", "Density", "Volume"}
 CASES = [
@@ -291,7 +291,7 @@ CASES = [
     if not (name in OF_THE_BOX and box == "no box")
 ]
 CASES += [
-    pytest.param(cv, "triclinic", False, id=f"{cv.name[:50]}-triclinic")
+    pytest.param(cv, "triclinic", False, id=f"{cv.name[:50]}-triclinic", marks=pytest.mark.validation)
     for entries in ENTRIES.values()
     for cv in entries[1:]
 ]

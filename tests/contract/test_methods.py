@@ -6,6 +6,7 @@ from math import pi
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 
 import pysamp.methods
 from pysamp import Grid
@@ -150,7 +151,12 @@ ENTRIES = {
         "mixed": CFF([R, PHI], grid=MIXED, layers=(4, 3), full_samples=2, train_every=7, kT=1.5),
     },
 }
-CASES = {f"{name}-{which}": method for name, entries in ENTRIES.items() for which, method in entries.items()}
+# Outside of jit, one of each kind, which takes as long as all the rest.
+CASES = [
+    pytest.param(method, i == 0, id=f"{name}-{which}")
+    for name, entries in ENTRIES.items()
+    for i, (which, method) in enumerate(entries.items())
+]
 
 
 def test_every_public_method_has_an_entry():
@@ -162,9 +168,9 @@ def test_every_public_method_has_an_entry():
     assert public - {"AbstractMethod", "AbstractStaticBias"} == set(ENTRIES)
 
 
-@pytest.mark.parametrize("method", CASES.values(), ids=CASES)
-def test_contract(method):
-    check_method(method, n_steps=24)
+@pytest.mark.parametrize(("method", "eager"), CASES)
+def test_contract(method, eager):
+    check_method(method, n_steps=24, eager=eager)
 
 
 class _Broken(AbstractMethod):
@@ -205,9 +211,15 @@ class _DependsOnRoom(_Broken):
         return Bias(jnp.cos(obs.xi[0]) * state.size, jnp.sin(obs.xi) * state.size)
 
 
+class _AsksForJit(_Broken):
+    def bias(self, state, obs):
+        return Bias(jnp.cos(obs.xi[0]) + (1.0 if isinstance(obs.xi, Tracer) else 1.1), jnp.sin(obs.xi))
+
+
 @pytest.mark.parametrize(
     ("method", "fault"),
     [
+        (_AsksForJit(), "jit changes the energy"),
         (_WrongForce(), "differences of the energy"),
         (_NotPeriodic(), "one period on"),
         (_Grows(), "shape of the state"),

@@ -108,7 +108,7 @@ def test_with_respect_to_the_cv(systems):
     assert_derivative(average, 0.6)
 
 
-@pytest.mark.parametrize("method", ["hills", "forces"])
+@pytest.mark.parametrize("method", [pytest.param("hills", marks=pytest.mark.validation), "forces"])
 def test_through_a_bias_that_adapts(systems, method):
     """The bias that is built depends on the parameter too, and that part is large."""
     make = with_parameters(systems, dt=0.1)

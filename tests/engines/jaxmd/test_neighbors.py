@@ -62,7 +62,7 @@ def ran(simulation, chunks=(200,), grown=None):
         return np.asarray(bound.snapshots()[0].positions), bound.states[0]
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [pytest.param("dense", marks=pytest.mark.validation), "sparse"])
 def test_nothing_is_lost_when_a_list_overflows(form):
     """The same trajectory, step count and hills as with room from the start, to what reordered sums change in 200 steps."""
     grown = []

@@ -40,7 +40,14 @@ def test_a_bias_is_the_same_as_a_term_of_the_energy(systems, name):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "dt"), [("nvt_langevin", 0.2), ("nvt_nose_hoover", 0.1), ("brownian", 0.01)])
+@pytest.mark.parametrize(
+    ("name", "dt"),
+    [
+        ("nvt_langevin", 0.2),
+        pytest.param("nvt_nose_hoover", 0.1, marks=pytest.mark.validation),
+        ("brownian", 0.01),
+    ],
+)
 def test_variance_of_a_biased_well_is_one_half(systems, name, dt):
     """A well k = 1 with a bias k = 1 at kT = 1; half of the bias, or a stale one, gives 0.67 to 0.71.
 

@@ -32,7 +32,10 @@ def windows(seed, n=200, kspring=30.0, n_windows=13, **options):
     return [window(method, n, 100 * seed + i, **options) for i, method in enumerate(methods)]
 
 
-@pytest.mark.parametrize(("kspring", "n_windows"), [(30.0, 13), (300.0, 33)], ids=["soft", "stiff"])
+@pytest.mark.parametrize(
+    ("kspring", "n_windows"),
+    [pytest.param(30.0, 13, id="soft"), pytest.param(300.0, 33, id="stiff", marks=pytest.mark.validation)],
+)
 def test_umbrella_windows(kspring, n_windows):
     """Bias-free and honest, soft or stiff (where a bias taken at bin centres would be off by tenths of kT).
 

@@ -139,7 +139,7 @@ def kernels(path):
     return OPES(path["s"], barrier=6.0, sigma=0.5, stride=100, grid=pysamp.Grid(-1.0, 13.0, 140))
 
 
-@pytest.mark.parametrize("bias", [hills, kernels])
+@pytest.mark.parametrize("bias", [hills, pytest.param(kernels, marks=pytest.mark.validation)])
 def test_a_run_finds_path_and_barrier(bias):
     """The circle is the path of minimum free energy: the potential has no slope across it. 8 replicas.
 

@@ -168,6 +168,9 @@ def test_boxes_hide_no_kernel():
     empty = method.reserve(method.init(observe([0.0, 0.0])), n).kernels
     filled = jax.jit(lambda k: jax.lax.scan(lambda k, one: (k.with_one(one), None), k, jnp.asarray(new.T))[0])(empty)
     kept = jax.jit(lambda k, i: k.without(i))(filled, filled.nearest(jnp.zeros(2))[0])
+    nearest = jax.jit(lambda kernels, xi: kernels.nearest(xi))
+    density = jax.jit(lambda *args: method._density(*args)[0])
+    overlap = jax.jit(lambda *args: method._overlap(*args))
     assert filled.listed.shape[1] == n
     assert kept.listed.shape[1] == n - 1
     for some in (filled, kept):
@@ -176,19 +179,17 @@ def test_boxes_hide_no_kernel():
         for xi in rng.uniform(-pi, pi, (20, 2)):
             apart = (xi[:, None] - values[:2] + pi) % (2 * pi) - pi
             squared = np.sum((apart / values[2:4]) ** 2, axis=0)
-            place, least = some.nearest(jnp.asarray(xi))
+            place, least = nearest(some, xi)
             assert float(least) == pytest.approx(squared.min(), rel=1e-9)
             np.testing.assert_array_equal(some.at(place), values[:, np.argmin(squared)])
             total = np.where(squared < 12.0, values[-1] * (np.exp(-0.5 * squared) - np.exp(-6.0)), 0.0).sum()
-            assert float(method._density(state, jnp.asarray(xi), jnp.asarray(12.0))[0]) == pytest.approx(
-                total, rel=1e-9
-            )
+            assert float(density(state, xi, 12.0)) == pytest.approx(total, rel=1e-9)
             own = np.sum((apart / 0.25) ** 2, axis=0)
             total += np.where(own < 12.0, 3.0 * (np.exp(-0.5 * own) - np.exp(-6.0)), 0.0).sum() + 3.0 * (
                 1 - np.exp(-6.0)
             )
             kernel = jnp.asarray([*xi, 0.25, 0.25, 3.0])
-            assert float(method._overlap(state, kernel, jnp.asarray(12.0))) == pytest.approx(total, rel=1e-9)
+            assert float(overlap(state, kernel, 12.0)) == pytest.approx(total, rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,10 @@ def assert_same(one, other):
     np.testing.assert_array_equal(one.frames.positions, other.frames.positions)
 
 
-@pytest.mark.parametrize("method", [METHOD, SwarmString(MODEL.cvs, n_swarm=3, n_steps=30, n_equilibration=20, **LINE)])
+SWARM = SwarmString(MODEL.cvs, n_swarm=3, n_steps=30, n_equilibration=20, **LINE)
+
+
+@pytest.mark.parametrize("method", [METHOD, pytest.param(SWARM, marks=pytest.mark.validation)])
 def test_a_string_that_dies_goes_on(method, tmp_path, monkeypatch):
     whole = run_it(method, 90_000)
     calls, run = 0, Segments.run
