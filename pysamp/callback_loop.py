@@ -1,6 +1,7 @@
 """The sampler's step for engines that only call back: one compiled call for each force evaluation, with few arguments."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -143,11 +144,9 @@ class CallbackLoop:
         with jax.enable_x64(True):
             if layout != self._layout:  # room was made in the state
                 self._layout = layout
-                self._step = {
-                    fuse: jax.jit(partial(self._call, fuse=fuse), donate_argnums=(0, 1)) for fuse in (True, False)
-                }
+                self._step = self._compiled()
             self._packed = list(self._pack(leaves))
-        self._handed[1] = log_every
+        self._log_every = log_every
         self.has_stopped = False
 
     def finish(self) -> None:
@@ -172,7 +171,7 @@ class CallbackLoop:
         """One force evaluation; returns ``BiasForces.packed``. ``has_stopped`` tells of the sampler."""
         if self._packed is None:
             raise RuntimeError("start() was not called")
-        self._handed[0] = kind
+        self._handed[:2] = kind, self._log_every
         self._positions[:] = positions
         if box is not None:
             self._box[:] = box
@@ -195,12 +194,16 @@ class CallbackLoop:
         self.has_stopped = bool(packed[-1])
         return packed[:-1]
 
+    def _compiled(self) -> Any:
+        """The step, as one function and not."""
+        ways = {True: as_one_function, False: lambda turn, *args: turn(*args)}
+        return {fuse: jax.jit(partial(self._call, call=call), donate_argnums=(0, 1)) for fuse, call in ways.items()}
+
     def _call(
-        self, small: Array, large: list[Array], handed: Float[Array, " m"], *, fuse: bool
+        self, small: Array, large: list[Array], handed: Float[Array, " m"], *, call: Callable
     ) -> tuple[Array, list[Array], Float[Array, " f"]]:
         Loop.n_traces += 1
-        kept, carried = handed, (small, large)
-        small, large, forces = as_one_function(self._turn, kept, carried) if fuse else self._turn(kept, carried)
+        small, large, forces = call(self._turn, handed, (small, large))
         sampler = self._loop.sampler
         if sampler.learns:
             state, log = self._unpack(small, large)

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from .loop import AbstractEngine, Engine, Log, Loop, learned_if_due, take_turn
 from .sampler import Sampler, SamplerState
 
-__all__ = ["run_counted"]
+__all__ = ["run_counted", "without_branches"]
 
 _BLOCK = 32  # turns of one compiled call; what is left over is done in calls of one
 
@@ -71,7 +71,7 @@ def _run_turns(
     def turn(carry: tuple, _: None) -> tuple[tuple, None]:
         state, engine, handed, log = carry
         kind, particles = engine.unpack(handed)
-        state, log, forces = _without_branches(
+        state, log, forces = without_branches(
             lambda *args: take_turn(sampler, args[0], args[1], args[2], args[3], log_every), state, log, kind, particles
         )
         if sampler.learns:
@@ -83,7 +83,7 @@ def _run_turns(
     return carry
 
 
-def _without_branches(function: Callable, *args: Any) -> Any:
+def without_branches(function: Callable, *args: Any) -> Any:
     """Call a function with each ``lax.cond`` in it replaced by a selection, which is what becomes of it under ``vmap``."""
     batch = jax.tree.map(lambda leaf: leaf[None], args)
     return jax.tree.map(lambda leaf: leaf[0], jax.vmap(function)(*batch))

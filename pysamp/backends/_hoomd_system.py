@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportOptionalMemberAccess=false
 # pyright: reportArgumentType=false
 
+import importlib.util
 from typing import Any
 
 import hoomd
@@ -55,9 +56,28 @@ def _check(simulation: hoomd.Simulation) -> None:
             "its own: hoomd.communicator.Communicator(ranks_per_partition=1)."
         )
     if isinstance(simulation.device, hoomd.device.GPU):
+        _check_gpu(simulation.device)
+
+
+def _check_gpu(device: hoomd.device.GPU) -> None:
+    n_gpus = getattr(device._cpp_exec_conf, "getNumActiveGPUs", lambda: 1)()  # gone where there is but one
+    if n_gpus > 1:
         raise UnsupportedError(
-            "pysamp does not work on HOOMD's GPU device yet. Use hoomd.device.CPU(), or OpenMM, whose CUDA platform it does."
+            f"pysamp does not work on a HOOMD simulation that is spread over {n_gpus} GPUs. Give it one: "
+            "hoomd.device.GPU(gpu_id=0)."
         )
+    if importlib.util.find_spec("cupy") is None:
+        raise UnsupportedError(
+            "pysamp reaches HOOMD's memory on a GPU by CuPy, which is not installed. Type pip install cupy-cuda13x (or "
+            "cupy-cuda12x, as HOOMD was built), or use hoomd.device.CPU()."
+        )
+    try:
+        jax.devices("cuda")
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"HOOMD's simulation is on a GPU, and JAX has none ({error}). Type pip install 'jax[cuda13]', or use "
+            "hoomd.device.CPU()."
+        ) from error
 
 
 def parts_of(integrator: Any) -> list[Any]:

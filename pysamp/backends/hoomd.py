@@ -1,4 +1,4 @@
-"""HOOMD-blue: the bias is a ``hoomd.md.force.Custom``, which HOOMD calls at each evaluation of forces.
+"""HOOMD-blue: the bias is a ``hoomd.md.force.Custom``, which HOOMD calls at each evaluation of forces; here on the CPU.
 
 ``generate_context`` returns a ``hoomd.Simulation`` with its state and an ``hoomd.md.Integrator``. HOOMD evaluates forces at the
 end of a step, so a method sees first what the first step leads to, and rows of the log carry HOOMD's time steps.
@@ -113,8 +113,7 @@ class HoomdBound(LoopBound):
         self._tags = np.asarray(sampler.atoms)
         self._velocities = sampler.needs_velocities
         prefer_synchronous_dispatch()  # before JAX is asked anything
-        device = None if jax.default_backend() == "cpu" else jax.local_devices(backend="cpu")[0]
-        self._loop = Loop(sampler, device=device, first_step=1)
+        self._loop = Loop(sampler, device=self._jax_device(), first_step=1)
         kT = temperature(simulation)
         self._kT = None if isinstance(kT, hoomd.variant.Constant) else kT
         self._places = Places.of(
@@ -124,7 +123,7 @@ class HoomdBound(LoopBound):
             image_axes=dimensions(simulation.state.box),
             ramped=self._kT is not None,
         )
-        self._callback = CallbackLoop(self._loop, self._places)
+        self._callback = self._make_callback()
         self._relay = self._make_relay()
         self._relayed = False
         self._seen, self._box_moves = -1, True
@@ -143,8 +142,7 @@ class HoomdBound(LoopBound):
 
     def run(self, n_steps: int, *, log_every: int = 0) -> Float[np.ndarray, "replica rows width"]:
         """Run ``n_steps`` steps. Ctrl-C is honoured after them."""
-        if self._closed:
-            raise SimulationError("The simulation was closed; bind it again.")
+        self._check_open()
         if n_steps < 0 or log_every < 0:
             raise InvalidInputError(f"Steps must not be negative, got {n_steps} with a row every {log_every}.")
         if log_every and n_steps // log_every > MAX_ROWS - 1:
@@ -210,6 +208,13 @@ class HoomdBound(LoopBound):
             except Exception as error:
                 failure = error
         return failure
+
+    def _jax_device(self) -> Any:
+        """Where JAX runs the bias; None for where it runs by default."""
+        return None if jax.default_backend() == "cpu" else jax.local_devices(backend="cpu")[0]
+
+    def _make_callback(self) -> CallbackLoop:
+        return CallbackLoop(self._loop, self._places)
 
     def _make_relay(self) -> Any:
         """What resumes HOOMD from inside the compiled loop; None where HOOMD calls the bias instead."""
@@ -285,8 +290,7 @@ class HoomdBound(LoopBound):
     @property
     def arrays(self) -> Mapping[str, View]:
         """Positions, velocities, masses, images and net forces in HOOMD's memory, in its order; ``rtag`` has the places."""
-        if self._closed:
-            raise SimulationError("The simulation was closed; bind it again.")
+        self._check_open()
         memory = Memory(self._simulation.state, None)
         arrays = {
             "positions": memory.position,
@@ -303,12 +307,17 @@ class HoomdBound(LoopBound):
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        """HOOMD's version and device, and the route."""
+        """HOOMD, its version and device, and the route."""
         return {
+            "engine": "hoomd",
             "engine_version": hoomd.version.version,
             "platform": type(self._simulation.device).__name__,
             "route": "called" if self._relay is None else "relayed",
         }
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SimulationError("The simulation was closed; bind it again.")
 
     def snapshots(self) -> list[Snapshot]:
         """Positions across the borders of the box, velocities, and what more it takes to go on exactly."""
@@ -393,6 +402,15 @@ class HoomdBound(LoopBound):
                 self._simulation.seed = self._seed
 
 
+def route_of(simulation: hoomd.Simulation) -> type[HoomdBound]:
+    """The way for the simulation's device."""
+    if not isinstance(simulation.device, hoomd.device.GPU):
+        return HoomdBound
+    from ._hoomd_device import HoomdDeviceBound  # which builds on this module
+
+    return HoomdDeviceBound
+
+
 @describe.dispatch
 def _describe_hoomd(simulation: hoomd.Simulation, /) -> System:
     return describe_simulation(simulation)
@@ -400,4 +418,4 @@ def _describe_hoomd(simulation: hoomd.Simulation, /) -> System:
 
 @bind.dispatch
 def _bind_hoomd(simulation: hoomd.Simulation, sampler: Sampler, /, *, seed: int | None = None) -> HoomdBound:
-    return HoomdBound(simulation, sampler, seed)
+    return route_of(simulation)(simulation, sampler, seed)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Int, Shaped
 
 __all__ = ["View"]
 
@@ -74,6 +74,11 @@ class View(eqx.Module):
         n_axes = 2 if self.columns else 1
         rows = np.lib.stride_tricks.as_strided(memory, shape[:n_axes], strides[:n_axes], writeable=False)
         return np.array(rows, dtype=dtype, copy=copy)
+
+    def rows(self, index: Int[Array, " k"]) -> Shaped[Array, "k *c"]:
+        """Some of the rows."""
+        places = self.padding + index * self.width
+        return self.flat[places[:, None] + jnp.arange(self.columns)[None]] if self.columns else self.flat[places]
 
     def __getitem__(self, index: Any) -> Shaped[Array, "..."]:
         return self.array[index]

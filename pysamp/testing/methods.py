@@ -71,15 +71,16 @@ class _Check:
     def observations(self, shift: Any = 0.0) -> Observation:
         """All observations, stacked; most of them on the host, as JAX compiles what is done to an array of its own."""
         m = len(self.xi)
-        return jax.vmap(Observation)(
-            xi=self.xi + shift,
-            step=np.arange(m, dtype=np.int64),
-            kT=np.full(m, self.kT),
-            key=jax.random.split(jax.random.key(0), m),
-            momentum=self.momenta,
-            applied=self.momenta[::-1],
-            timestep=np.full(m, 0.1),
-        )
+        parts: dict[str, Any] = {
+            "xi": self.xi + shift,
+            "step": np.arange(m, dtype=np.int64),
+            "kT": np.full(m, self.kT),
+            "key": jax.random.split(jax.random.key(0), m),
+            "momentum": self.momenta,
+            "applied": self.momenta[::-1],
+            "timestep": np.full(m, 0.1),
+        }
+        return jax.vmap(Observation)(**parts)
 
     def start(self) -> Any:
         """State before the first step, with room for the trajectory."""

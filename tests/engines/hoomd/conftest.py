@@ -14,17 +14,47 @@ hoomd = pytest.importorskip(
 )
 importlib.import_module("hoomd.md")
 
+import pysamp  # noqa: E402
+from pysamp.backends._hoomd_device import HoomdDeviceBound  # noqa: E402
+from pysamp.backends.view import View  # noqa: E402
+
 DT = 0.005
 
 
-@pytest.fixture(params=["relayed", "called"])
+@pytest.fixture(params=["relayed", "called", "as on a GPU", pytest.param("on a GPU", marks=pytest.mark.gpu)])
 def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways in which HOOMD and the compiled bias take turns."""
-    if request.param == "called":
-        monkeypatch.setenv("PYSAMP_HOOMD_CALLBACK", "1")
-    else:
+    """The ways in which HOOMD and the compiled bias take turns."""
+    if request.param == "relayed":
         pytest.importorskip("pysamp.backends._relay", reason="the native extension was not built")
+    elif request.param == "called":
+        monkeypatch.setenv("PYSAMP_HOOMD_CALLBACK", "1")
+    elif request.param == "as on a GPU":
+        monkeypatch.setattr(pysamp.backends.hoomd, "route_of", lambda simulation: AsOnGpu)
+    else:
+        if not hoomd.device.GPU.is_available():
+            pytest.skip("HOOMD has no GPU here")
+        pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'pysamp[hoomd-cuda]'")
+        monkeypatch.setattr(hoomd.device, "CPU", hoomd.device.GPU)
     return request.param
+
+
+class AsOnGpu(HoomdDeviceBound):
+    """The route of GPUs in host memory: the same code but for CuPy and the streams."""
+
+    def _snapshot(self) -> Any:
+        return self._simulation.state.cpu_local_snapshot
+
+    def _force_arrays(self) -> Any:
+        return self._force.cpu_local_force_arrays
+
+    def _array(self, local: Any) -> Any:
+        return local._coerce_to_ndarray()
+
+    def _view(self, local: Any) -> View:
+        return View.of_rows(self._array(local))
+
+    def _from_jax(self, array: Any) -> Any:
+        return np.asarray(array)
 
 
 def frame(

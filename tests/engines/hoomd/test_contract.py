@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("route")
 
 PAIR = Distance([0, 13])
 METHOD = Metadynamics(PAIR, height=0.5, sigma=0.1, stride=4, bias_factor=5.0)
+METHOD_ON_GRID = Metadynamics(PAIR, height=0.5, sigma=0.1, stride=4, bias_factor=5.0, grid=pysamp.Grid(0.5, 4.0, 50))
 
 
 def net_forces(bound):
@@ -181,8 +182,31 @@ def test_forces_are_those_of_the_energy(systems):
 
 def test_the_route_is_the_one_that_was_asked_for(systems, route):
     with pysamp.bind(systems.fluid(), METHOD) as bound:
-        assert (bound._relay is None) == (route == "called")
-        assert bound.provenance["route"] == route
+        assert (bound._relay is None) == (route != "relayed")
+        assert bound.provenance["route"] == (route if route in ("relayed", "called") else "called, on the GPU")
+
+
+def test_the_step_on_a_gpu_makes_nobody_wait(systems):
+    """What XLA is given for CUDA has neither branches nor loops, at which it would ask the GPU for numbers."""
+    simulation = systems.fluid()
+    sampler = pysamp.sampler.Sampler.build((METHOD_ON_GRID,), pysamp.describe(simulation))
+    bound = systems.AsOnGpu(simulation, sampler, None)
+    callback, arguments = bound._callback, []
+
+    def noted(*given):
+        arguments.append(jax.tree.map(jnp.array, given))
+        return step(*given)
+
+    with jax.enable_x64(True):
+        callback.start(2)
+        step, callback._step = callback._step, noted
+        simulation.run(1)
+        callback.finish()
+        text = step.trace(*arguments[-1]).lower(lowering_platforms=("cuda",)).as_text()
+    bound.close()
+    assert "stablehlo.gather" in text
+    for word in ("case", "if", "while"):
+        assert f"stablehlo.{word}" not in text
 
 
 def test_a_step_that_is_not_one_function(systems):

@@ -57,6 +57,7 @@ def spring_by_hoomd(systems):
     return systems.springs(BOND["k"], BOND["r0"])
 
 
+@pytest.mark.usefixtures("route")
 @pytest.mark.parametrize("tilts", [(0.0, 0.0, 0.0), (0.4, -0.3, 0.2)])
 def test_pressure_under_the_bias(systems, tilts):
     """The same spring as pysamp's bias and as HOOMD's bond: energy and all components of the pressure agree.
@@ -86,6 +87,7 @@ def test_pressure_under_the_bias(systems, tilts):
     np.testing.assert_allclose(measured(False), measured(True), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.usefixtures("route")
 @pytest.mark.parametrize("couple", ["xyz", "none"])
 def test_constant_pressure_under_the_bias(systems, couple):
     """The same deterministic run of an NPT ensemble with pysamp's bias and with HOOMD's bond has the same volumes."""
@@ -136,6 +138,7 @@ class Temperature(AbstractMethod):
         return {"kT": state}
 
 
+@pytest.mark.usefixtures("route")
 def test_a_ramp_of_the_temperature_is_followed(systems):
     ramp = hoomd.variant.Ramp(A=1.0, B=2.0, t_start=10, t_ramp=20)
     with pysamp.bind(systems.fluid([systems.langevin(ramp)]), Temperature(cvs=(PAIR,))) as bound:
@@ -144,6 +147,7 @@ def test_a_ramp_of_the_temperature_is_followed(systems):
     assert float(bound.sampler.kT) == 1.0
 
 
+@pytest.mark.usefixtures("route")
 def test_a_box_of_two_dimensions(systems):
     """A spring in the plane, against HOOMD's own; the third dimension stays out of it."""
 
@@ -170,6 +174,7 @@ def test_a_box_of_two_dimensions(systems):
     assert (x[:, 2] == 0).all()
 
 
+@pytest.mark.usefixtures("route")
 def test_images_make_groups_whole(systems):
     """A stretched chain of six, longer than half the box, across its border: the centre is that of the chain."""
     side = 5.0

@@ -2,6 +2,8 @@
 
 # pyright: reportMissingImports=false, reportGeneralTypeIssues=false, reportOptionalMemberAccess=false
 
+import importlib.util
+
 import equinox as eqx
 import hoomd
 import hoomd.md
@@ -15,6 +17,8 @@ from pysamp.colvars import Component, Distance, custom
 from pysamp.methods import ABF, HarmonicWalls, Metadynamics, Unbiased
 from pysamp.paths import ForwardFlux
 from pysamp.paths._crossing import Crossing, crossing_state
+
+pytestmark = pytest.mark.usefixtures("route")
 
 PAIR = Distance([0, 1])
 METHODS = [
@@ -148,6 +152,22 @@ def test_momenta_where_there_are_none(systems):
         pysamp.run(
             ABF(Component([0], axis=0), grid=pysamp.Grid(-30.0, 0.0, 10)), lambda: simulation, 10, progress=False
         )
+
+
+def test_what_a_gpu_needs_is_named(systems, monkeypatch):
+    simulation = systems.fluid()
+    monkeypatch.setattr(hoomd.device, "GPU", type(simulation.device))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(pysamp.errors.UnsupportedError, match="pip install cupy-cuda13x"):
+        pysamp.describe(simulation)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(jax, "devices", broken_devices)
+    with pytest.raises(pysamp.errors.UnsupportedError, match=r"pip install 'jax\[cuda13\]'"):
+        pysamp.describe(simulation)
+
+
+def broken_devices(platform):
+    raise RuntimeError(f"Unknown backend {platform}")
 
 
 def test_a_bias_that_is_not_finite_stops_the_run(systems):
