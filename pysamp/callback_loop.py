@@ -1,5 +1,6 @@
 """The sampler's step for engines that only call back: one compiled call for each force evaluation, with few arguments."""
 
+import abc
 import math
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from .loop import Log, Loop, as_one_function, learned_if_due, take_turn
 from .sampler import Particles, SamplerState
 
-__all__ = ["CallbackLoop", "Places"]
+__all__ = ["CallbackLoop", "PackedLoop", "Places"]
 
 _SMALL = 64  # leaves up to this size travel together in one array
 
@@ -107,27 +108,23 @@ def _shared(size: int) -> tuple[Float[np.ndarray, " m"], Float[Array, " m"]]:
         return ours, jnp.from_dlpack(ours, copy=False)
 
 
-class CallbackLoop:
-    """Calls the sampler's step from Python, once per force evaluation.
+class PackedLoop(abc.ABC):
+    """The sampler's step for engines that call Python once per force evaluation.
 
     A call of a compiled function costs about a microsecond for each array that goes in or out, so the small parts of the
-    state are packed into one array for as long as the engine runs, and all that the engine hands over into another. That one
-    is memory of ours that JAX has taken for an array once, which saves the 6 us that taking it at every call costs.
+    state are packed into one array for as long as the engine runs.
 
     Args:
         loop: holds the state between runs.
         places: what is handed over.
+
+    Attributes:
+        has_stopped: whether the sampler has ended the run.
     """
 
     def __init__(self, loop: Loop, places: Places):
         self._loop = loop
-        self._handed, self._handed_to_jax = _shared(places.size)
         self._places = places
-        self._positions = self._handed[places.positions].reshape(-1, 3)
-        nothing = slice(0, 0)
-        self._box = self._handed[places.box or nothing].reshape(-1, 3)
-        self._velocities = self._handed[places.velocities or nothing].reshape(-1, 3)
-        self._images = places.rows_of_images(self._handed)
         self.has_stopped = False
         self._layout: Any = None
         self._packed: list | None = None
@@ -157,47 +154,9 @@ class CallbackLoop:
             self._packed = None
             self._loop.make_room()
 
-    def __call__(
-        self,
-        kind: int,
-        positions: Float[np.ndarray, "k 3"],
-        box: Float[np.ndarray, "3 3"] | None,
-        velocities: Float[np.ndarray, "k 3"] | None,
-        *,
-        images: Int[np.ndarray, "k _"] | None = None,
-        kT: float | None = None,
-        energy: float | None = None,
-    ) -> Float[np.ndarray, " m"]:
-        """One force evaluation; returns ``BiasForces.packed``. ``has_stopped`` tells of the sampler."""
-        if self._packed is None:
-            raise RuntimeError("start() was not called")
-        self._handed[:2] = kind, self._log_every
-        self._positions[:] = positions
-        if box is not None:
-            self._box[:] = box
-        if velocities is not None:
-            self._velocities[:] = velocities
-        if images is not None:
-            self._images[:] = images
-        if self._places.kT is not None:
-            self._handed[self._places.kT] = kT
-        if self._places.energy is not None:
-            self._handed[self._places.energy] = energy
-        with jax.enable_x64(True):
-            small, large = self._packed
-            *self._packed, forces = self._loop.compile_as_one_function(
-                lambda fuse: self._step[fuse](small, large, self._handed_to_jax), small
-            )
-        packed = np.asarray(forces)
-        if not self._loop.sampler.stops:
-            return packed
-        self.has_stopped = bool(packed[-1])
-        return packed[:-1]
-
+    @abc.abstractmethod
     def _compiled(self) -> Any:
-        """The step, as one function and not."""
-        ways = {True: as_one_function, False: lambda turn, *args: turn(*args)}
-        return {fuse: jax.jit(partial(self._call, call=call), donate_argnums=(0, 1)) for fuse, call in ways.items()}
+        """The compiled step, for the present layout of the state."""
 
     def _call(
         self, small: Array, large: list[Array], handed: Float[Array, " m"], *, call: Callable
@@ -240,3 +199,66 @@ class CallbackLoop:
                 leaves.append(small[start : start + size].reshape(shape).astype(dtype))
                 start += size
         return jax.tree.unflatten(structure, leaves)
+
+
+class CallbackLoop(PackedLoop):
+    """The same for an engine in host memory.
+
+    All that the engine hands over is one array. It is memory of ours that JAX has taken for an array once, which saves the 6 us
+    that taking it at every call costs.
+
+    Args:
+        loop: holds the state between runs.
+        places: what is handed over.
+    """
+
+    def __init__(self, loop: Loop, places: Places):
+        super().__init__(loop, places)
+        self._handed, self._handed_to_jax = _shared(places.size)
+        self._positions = self._handed[places.positions].reshape(-1, 3)
+        nothing = slice(0, 0)
+        self._box = self._handed[places.box or nothing].reshape(-1, 3)
+        self._velocities = self._handed[places.velocities or nothing].reshape(-1, 3)
+        self._images = places.rows_of_images(self._handed)
+
+    def __call__(
+        self,
+        kind: int,
+        positions: Float[np.ndarray, "k 3"],
+        box: Float[np.ndarray, "3 3"] | None,
+        velocities: Float[np.ndarray, "k 3"] | None,
+        *,
+        images: Int[np.ndarray, "k _"] | None = None,
+        kT: float | None = None,
+        energy: float | None = None,
+    ) -> Float[np.ndarray, " m"]:
+        """One force evaluation; returns ``BiasForces.packed``. ``has_stopped`` tells of the sampler."""
+        if self._packed is None:
+            raise RuntimeError("start() was not called")
+        self._handed[:2] = kind, self._log_every
+        self._positions[:] = positions
+        if box is not None:
+            self._box[:] = box
+        if velocities is not None:
+            self._velocities[:] = velocities
+        if images is not None:
+            self._images[:] = images
+        if self._places.kT is not None:
+            self._handed[self._places.kT] = kT
+        if self._places.energy is not None:
+            self._handed[self._places.energy] = energy
+        with jax.enable_x64(True):
+            small, large = self._packed
+            *self._packed, forces = self._loop.compile_as_one_function(
+                lambda fuse: self._step[fuse](small, large, self._handed_to_jax), small
+            )
+        packed = np.asarray(forces)
+        if not self._loop.sampler.stops:
+            return packed
+        self.has_stopped = bool(packed[-1])
+        return packed[:-1]
+
+    def _compiled(self) -> Any:
+        """The step, as one function and not."""
+        ways = {True: as_one_function, False: lambda turn, *args: turn(*args)}
+        return {fuse: jax.jit(partial(self._call, call=call), donate_argnums=(0, 1)) for fuse, call in ways.items()}

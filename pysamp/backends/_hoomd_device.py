@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..callback_loop import CallbackLoop, Places
+from ..callback_loop import PackedLoop, Places
 from ..counted_loop import without_branches
 from ..loop import FINISHED, NEW_STEP, SAME_STEP, Loop
 from ._hoomd_system import box_vectors
@@ -36,7 +36,7 @@ _PARTICLES = {
 }
 
 
-class DeviceCallbackLoop(CallbackLoop):
+class DeviceLoop(PackedLoop):
     """Calls the sampler's step from Python once per force evaluation, for particles in the memory of a GPU.
 
     The host does not learn what comes out. Once a bias was not finite, no forces are added and the state stays as it is.
@@ -121,7 +121,7 @@ def _gathered(
 class HoomdDeviceBound(HoomdBound):
     """A HOOMD simulation on a GPU with the bias as one of its forces."""
 
-    _callback: DeviceCallbackLoop
+    _callback: DeviceLoop
     _lent: Any = None
 
     @property
@@ -135,8 +135,8 @@ class HoomdDeviceBound(HoomdBound):
     def _make_relay(self) -> None:
         return None
 
-    def _make_callback(self) -> DeviceCallbackLoop:
-        return DeviceCallbackLoop(self._loop, self._places)
+    def _make_callback(self) -> DeviceLoop:
+        return DeviceLoop(self._loop, self._places)
 
     def _run_called(self, n_steps: int, log_every: int) -> Exception | None:
         failure = super()._run_called(n_steps, log_every)

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ..api import bind, describe
-from ..callback_loop import CallbackLoop, Places
+from ..callback_loop import CallbackLoop, PackedLoop, Places
 from ..errors import InvalidInputError, SimulationError
 from ..loop import MAX_ROWS, NEW_STEP, SAME_STEP, Loop, prefer_synchronous_dispatch
 from ..sampler import Particles, Sampler
@@ -92,7 +92,7 @@ def _weakly(bound: "HoomdBound") -> Callable[[int], None]:
 class _Stop(hoomd.custom.Action):
     """Ends a run at the end of the step in which the sampler stopped."""
 
-    def __init__(self, callback: CallbackLoop):
+    def __init__(self, callback: PackedLoop):
         super().__init__()
         self._callback = callback
 
@@ -213,7 +213,7 @@ class HoomdBound(LoopBound):
         """Where JAX runs the bias; None for where it runs by default."""
         return None if jax.default_backend() == "cpu" else jax.local_devices(backend="cpu")[0]
 
-    def _make_callback(self) -> CallbackLoop:
+    def _make_callback(self) -> Any:
         return CallbackLoop(self._loop, self._places)
 
     def _make_relay(self) -> Any:
