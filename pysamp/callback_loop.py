@@ -154,6 +154,12 @@ class PackedLoop(abc.ABC):
             self._packed = None
             self._loop.make_room()
 
+    def _carried(self) -> list:
+        """The small and the large parts of the state."""
+        if self._packed is None:
+            raise RuntimeError("start() was not called")
+        return self._packed
+
     @abc.abstractmethod
     def _compiled(self) -> Any:
         """The compiled step, for the present layout of the state."""
@@ -233,8 +239,7 @@ class CallbackLoop(PackedLoop):
         energy: float | None = None,
     ) -> Float[np.ndarray, " m"]:
         """One force evaluation; returns ``BiasForces.packed``. ``has_stopped`` tells of the sampler."""
-        if self._packed is None:
-            raise RuntimeError("start() was not called")
+        small, large = self._carried()
         self._handed[:2] = kind, self._log_every
         self._positions[:] = positions
         if box is not None:
@@ -248,7 +253,6 @@ class CallbackLoop(PackedLoop):
         if self._places.energy is not None:
             self._handed[self._places.energy] = energy
         with jax.enable_x64(True):
-            small, large = self._packed
             *self._packed, forces = self._loop.compile_as_one_function(
                 lambda fuse: self._step[fuse](small, large, self._handed_to_jax), small
             )

@@ -8,6 +8,7 @@ writes the forces of the few atoms in the same way back.
 # HOOMD has no types, and CuPy is only where there is a GPU.
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportOptionalMemberAccess=false
 
+import functools
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -20,20 +21,12 @@ from jaxtyping import Array, Bool, Float, Int
 from ..callback_loop import PackedLoop, Places
 from ..counted_loop import without_branches
 from ..loop import FINISHED, NEW_STEP, SAME_STEP, Loop
+from ._hoomd_memory import PARTICLES
 from ._hoomd_system import box_vectors
 from .hoomd import HoomdBound
 from .view import View
 
 __all__ = ["HoomdDeviceBound"]
-
-_PARTICLES = {
-    "positions": "position",
-    "velocities": "velocity",
-    "masses": "mass",
-    "images": "image",
-    "forces": "net_force",
-    "rtag": "rtag",
-}
 
 
 class DeviceLoop(PackedLoop):
@@ -61,12 +54,11 @@ class DeviceLoop(PackedLoop):
         self, kind: int, views: Mapping[str, View], box: Float[np.ndarray, "3 3"], kT: float | None
     ) -> tuple[Float[Array, " m"], Int[Array, " k"]]:
         """One force evaluation; returns ``BiasForces.packed``, and where the atoms are among HOOMD's rows."""
-        if self._packed is None:
-            raise RuntimeError("start() was not called")
+        small, large = self._carried()
         header = _header(kind, self._log_every, box, kT)
         with jax.enable_x64(True):
             *self._packed, self.is_finite, packed, rows = self._step(
-                *self._packed, self.is_finite, header, views, self._atoms
+                small, large, self.is_finite, header, views, self._atoms
             )
         if self._loop.sampler.stops:
             self.has_stopped = bool(packed[-1])  # for which the host waits
@@ -111,10 +103,11 @@ def _gathered(
 ) -> tuple[Float[Array, " m"], Int[Array, " k"]]:
     """What an engine hands over, from HOOMD's own arrays; and the rows of the atoms."""
     rows = views["rtag"].rows(atoms).astype(jnp.int64)
-    parts = [header[:11], views["positions"].rows(rows)]
+    before = places.positions.start
+    parts = [header[:before], views["positions"].rows(rows)]
     if places.velocities is not None:
         parts.append(views["velocities"].rows(rows))
-    parts += [views["images"].rows(rows)[:, : places.image_axes], header[11:]]
+    parts += [views["images"].rows(rows)[:, : places.image_axes], header[before:]]
     return jnp.concatenate([jnp.ravel(part).astype(jnp.float64) for part in parts]), rows
 
 
@@ -150,7 +143,7 @@ class HoomdDeviceBound(HoomdBound):
         box = box_vectors(self._simulation.state.box)
         needed = ["rtag", "positions", "images", *(["velocities"] if self._velocities else [])]
         with self._snapshot() as snapshot, self._force_arrays() as arrays:
-            views = {name: self._view(getattr(snapshot.particles, _PARTICLES[name])) for name in needed}
+            views = {name: self._view(getattr(snapshot.particles, PARTICLES[name])) for name in needed}
             if self._callback.is_running:
                 kind = SAME_STEP if timestep == self._seen else NEW_STEP
                 self._seen = timestep
@@ -170,7 +163,7 @@ class HoomdDeviceBound(HoomdBound):
         """Positions, velocities, masses, images and net forces in HOOMD's memory, in its order; ``rtag`` has the places."""
         self._check_open()
         with self._snapshot() as snapshot:
-            return {name: self._view(getattr(snapshot.particles, local)) for name, local in _PARTICLES.items()}
+            return {name: self._view(getattr(snapshot.particles, local)) for name, local in PARTICLES.items()}
 
     def _snapshot(self) -> Any:
         return self._simulation.state.gpu_local_snapshot
@@ -184,17 +177,18 @@ class HoomdDeviceBound(HoomdBound):
 
     def _view(self, local: Any) -> View:
         """An array of HOOMD's for JAX, whose kernels then wait for those that HOOMD has started."""
-        array = self._array(local)
-        n_rows, columns = len(array), array.shape[1] if array.ndim > 1 else 0
-        size, width = array.itemsize, array.strides[0] // array.itemsize
-        length = (n_rows - 1) * width + max(columns, 1)
-        flat = _cupy().lib.stride_tricks.as_strided(array, (length,), (size,))
-        return View.of(flat, 0, n_rows, columns, width)
+        return View.of_rows(self._array(local), _flat_on_device)
 
     def _from_jax(self, array: Array) -> Any:
         """A result of JAX as CuPy has it, whose kernels then wait for those of JAX."""
         return _cupy().from_dlpack(array)
 
 
+def _flat_on_device(array: Any, length: int) -> tuple[Any, int]:
+    """HOOMD's arrays on a GPU begin at boundaries that suit JAX."""
+    return _cupy().lib.stride_tricks.as_strided(array, (length,), (array.itemsize,)), 0
+
+
+@functools.cache
 def _cupy() -> Any:
     return importlib.import_module("cupy")

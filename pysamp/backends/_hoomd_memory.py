@@ -13,7 +13,17 @@ from jaxtyping import Shaped
 
 from ._hoomd_system import dimensions
 
-__all__ = ["Memory"]
+__all__ = ["PARTICLES", "Memory"]
+
+# What of all particles is offered as ``bound.arrays``, and what HOOMD calls it.
+PARTICLES = {
+    "positions": "position",
+    "velocities": "velocity",
+    "masses": "mass",
+    "images": "image",
+    "forces": "net_force",
+    "rtag": "rtag",
+}
 
 
 class Memory:

@@ -28,7 +28,7 @@ from ..loop import MAX_ROWS, NEW_STEP, SAME_STEP, Loop, prefer_synchronous_dispa
 from ..sampler import Particles, Sampler
 from ..snapshot import Snapshot
 from ..system import System
-from ._hoomd_memory import Memory
+from ._hoomd_memory import PARTICLES, Memory
 from ._hoomd_relay import RelayedEngine, load_relay
 from ._hoomd_system import (
     barostats,
@@ -292,15 +292,8 @@ class HoomdBound(LoopBound):
         """Positions, velocities, masses, images and net forces in HOOMD's memory, in its order; ``rtag`` has the places."""
         self._check_open()
         memory = Memory(self._simulation.state, None)
-        arrays = {
-            "positions": memory.position,
-            "velocities": memory.velocity,
-            "masses": memory.mass,
-            "images": memory.image,
-            "forces": memory.net_force,
-            "rtag": memory.rtag,
-        }
-        for name, array in arrays.items():
+        for name, local in PARTICLES.items():
+            array = getattr(memory, local)
             if name not in self._views or self._views[name].address != array.ctypes.data:
                 self._views[name] = View.of_rows(array)
         return dict(self._views)

@@ -1,6 +1,7 @@
 """An engine's array in host memory as a JAX array, without a copy at any alignment."""
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -41,15 +42,18 @@ class View(eqx.Module):
             return cls(jnp.from_dlpack(memory, copy=False), padding, n_rows, columns, width)
 
     @classmethod
-    def of_rows(cls, array: Shaped[np.ndarray, "..."]) -> "View":
-        """A view of what a NumPy array shows, which has one axis or rows of neighbouring numbers."""
+    def of_rows(cls, array: Any, flat: Callable[[Any, int], tuple[Any, int]] | None = None) -> "View":
+        """A view of what an array shows, which has one axis or rows of neighbouring numbers.
+
+        Args:
+            array: of NumPy, or of another library that ``flat`` knows.
+            flat: given the array and how many numbers lie between its first and its last, both counted, that memory as an array
+                of one axis, and how many more numbers it has before them. None for memory of the host.
+        """
         n_rows, columns = len(array), array.shape[1] if array.ndim > 1 else 0
-        size, address = array.itemsize, array.ctypes.data
-        width = array.strides[0] // size
-        padding = address % 64 // size
-        length = padding + (n_rows - 1) * width + max(columns, 1)
-        memory = (ctypes.c_char * (length * size)).from_address(address - padding * size)
-        return cls.of(np.ctypeslib.as_array(memory).view(array.dtype), padding, n_rows, columns, width)
+        width = array.strides[0] // array.itemsize
+        memory, padding = (flat or _flat_from_boundary)(array, (n_rows - 1) * width + max(columns, 1))
+        return cls.of(memory, padding, n_rows, columns, width)
 
     @property
     def array(self) -> Shaped[Array, "n *c"]:
@@ -82,3 +86,10 @@ class View(eqx.Module):
 
     def __getitem__(self, index: Any) -> Shaped[Array, "..."]:
         return self.array[index]
+
+
+def _flat_from_boundary(array: Shaped[np.ndarray, "..."], length: int) -> tuple[Shaped[np.ndarray, " m"], int]:
+    size, address = array.itemsize, array.ctypes.data
+    padding = address % 64 // size
+    memory = (ctypes.c_char * ((padding + length) * size)).from_address(address - padding * size)
+    return np.ctypeslib.as_array(memory).view(array.dtype), padding

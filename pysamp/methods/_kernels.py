@@ -14,9 +14,8 @@ from .base import periodic_difference
 __all__ = ["Kernels"]
 
 _SLOTS = 64  # kernels in a box at most; one that is full is split
-_ROOM = (
-    64  # boxes at first; with less than 64 kB XLA would compile the sums otherwise, and their last digit would change
-)
+# Boxes at first. In less than 64 kB XLA would compile the sums otherwise, and their last digit would change as boxes are added.
+_ROOM = 64
 
 
 class Kernels(eqx.Module):

@@ -82,10 +82,9 @@ class _Check:
         }
         return jax.vmap(Observation)(**parts)
 
-    def start(self) -> Any:
+    def start(self, observations: Observation) -> Any:
         """State before the first step, with room for the trajectory."""
-        first = _one(self.observations(), 0)
-        return self.method.reserve(self.method.init(first), len(self.xi))
+        return self.method.reserve(self.method.init(_one(observations, 0)), len(self.xi))
 
     def trace(
         self, method: AbstractMethod, state: Any, observations: Observation, start: Any, end: Any
@@ -105,7 +104,8 @@ class _Check:
 
     def run(self, eager: bool) -> None:
         """All parts of the contract."""
-        state, observations = self.start(), self.observations()
+        observations = self.observations()
+        state = self.start(observations)
         self.stable(state, observations)
         trace, m = jit_in_haste(self.trace), len(self.xi)
         after, biases = trace(self.method, state, observations, 0, m)

@@ -72,8 +72,8 @@ OTHERS = {
 }
 
 
-def simulate(systems, method, n_steps=N_STEPS, **options):
-    return pysamp.run(method, systems.alanine, n_steps, log_every=20, seed=1, progress=False, **options)
+def simulate(systems, method):
+    return pysamp.run(method, systems.alanine, N_STEPS, log_every=20, seed=1, progress=False)
 
 
 @pytest.mark.parametrize("name", FREE_ENERGY)

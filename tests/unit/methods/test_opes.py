@@ -169,7 +169,7 @@ def test_boxes_hide_no_kernel():
     filled = jax.jit(lambda k: jax.lax.scan(lambda k, one: (k.with_one(one), None), k, jnp.asarray(new.T))[0])(empty)
     kept = jax.jit(lambda k, i: k.without(i))(filled, filled.nearest(jnp.zeros(2))[0])
     nearest = jax.jit(lambda kernels, xi: kernels.nearest(xi))
-    density = jax.jit(lambda *args: method._density(*args)[0])
+    from_boxes = jax.jit(lambda *args: method._density(*args)[0])
     overlap = jax.jit(lambda *args: method._overlap(*args))
     assert filled.listed.shape[1] == n
     assert kept.listed.shape[1] == n - 1
@@ -183,7 +183,7 @@ def test_boxes_hide_no_kernel():
             assert float(least) == pytest.approx(squared.min(), rel=1e-9)
             np.testing.assert_array_equal(some.at(place), values[:, np.argmin(squared)])
             total = np.where(squared < 12.0, values[-1] * (np.exp(-0.5 * squared) - np.exp(-6.0)), 0.0).sum()
-            assert float(density(state, xi, 12.0)) == pytest.approx(total, rel=1e-9)
+            assert float(from_boxes(state, xi, 12.0)) == pytest.approx(total, rel=1e-9)
             own = np.sum((apart / 0.25) ** 2, axis=0)
             total += np.where(own < 12.0, 3.0 * (np.exp(-0.5 * own) - np.exp(-6.0)), 0.0).sum() + 3.0 * (
                 1 - np.exp(-6.0)
