@@ -35,6 +35,7 @@ __all__ = ["AbstractEngine", "Log", "Loop"]
 _LOGGER = logging.getLogger("pysamp")
 
 FINISHED, NEW_STEP, SAME_STEP = 0, 1, 2
+_SMALL_PRODUCT = 1e5  # multiplications; larger ones, of fits and training, are left to XLA's library
 _LEARNING = 2  # in what is due after a turn, beside 1 for a row of the log
 MAX_ROWS = 1024  # log rows of one chunk
 _NOT_FUSIBLE: set = set()  # structures of samplers that XLA cannot compile as one function
@@ -168,7 +169,7 @@ def learned_if_due(sampler: Sampler, state: SamplerState, kind: Array, particles
     return in_place_if(due, lambda state: learned(sampler, state, kT), state)
 
 
-def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
+def as_one_function(function: Callable, kept: Any, carried: Any, *, largest_product: float = math.inf) -> Any:
     """``function(kept, carried)``, which XLA's CPU compiler then makes one function instead of a list of some fifty kernels.
 
     XLA (jaxlib 0.10.1) aborts the process if the compiled function does not use one of its arguments, or if calls inside it
@@ -179,6 +180,7 @@ def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
         function: any function of two trees of arrays.
         kept: what is the same after the call.
         carried: what the function returns an updated version of, in place.
+        largest_product: multiplications in a matrix product with which it is still made one function.
     """
     mark = set_xla_metadata
     if mark is None:
@@ -198,7 +200,7 @@ def as_one_function(function: Callable, kept: Any, carried: Any) -> Any:
         else None
         for variable in closed.jaxpr.outvars
     ]
-    if not _can_be_one_function(closed.jaxpr):
+    if not _can_be_one_function(closed.jaxpr, largest_product):
         return function(kept, carried)
     pruned, used = partial_eval.dce_jaxpr(closed.jaxpr, [output is None for output in outputs])
     places = [i for i, is_used in enumerate(used) if is_used]
@@ -244,18 +246,21 @@ _LISTS_OF_KERNELS = frozenset(
 )
 
 
-def _can_be_one_function(jaxpr: Any) -> bool:
-    """Whether there is nothing in it of which XLA is known to have no code within one function."""
+def _can_be_one_function(jaxpr: Any, largest_product: float) -> bool:
+    """Whether there is nothing in it of which XLA is known to have no code within one function, and no larger matrix product."""
     for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name in _LISTS_OF_KERNELS or (
-            name.startswith("scatter") and math.prod(equation.invars[1].aval.shape[:-1]) > 1
-        ):
+        name, shapes = equation.primitive.name, [variable.aval.shape for variable in equation.invars]
+        if name in _LISTS_OF_KERNELS or (name.startswith("scatter") and math.prod(shapes[1][:-1]) > 1):
             return False
+        if name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            terms = math.prod(shapes[0][axis] for axis in contracted)
+            if math.prod(equation.outvars[0].aval.shape) * terms > largest_product:
+                return False
         for value in equation.params.values():
             for item in value if isinstance(value, tuple | list) else (value,):
                 inner = getattr(item, "jaxpr", item)
-                if hasattr(inner, "eqns") and not _can_be_one_function(inner):
+                if hasattr(inner, "eqns") and not _can_be_one_function(inner, largest_product):
                     return False
     return True
 
@@ -286,10 +291,17 @@ def _run_loop(
 
     stopped = partial(_stopped, sampler, batched=batched)
 
+    def learn(kept: tuple[Sampler, Array], state: SamplerState) -> SamplerState:
+        sampler, kT = kept
+        return learned(sampler, state, kT, batched=batched)
+
+    take: Callable = partial(as_one_function, turn) if fuse else turn
+    teach: Callable = partial(as_one_function, learn, largest_product=_SMALL_PRODUCT) if fuse else learn
+
     def body(carry: tuple) -> tuple:
         state, engine, handed, _ = carry
         kept = (sampler, handed, log_every)
-        state, forces, due = as_one_function(turn, kept, state) if fuse else turn(kept, state)
+        state, forces, due = take(kept, state)
         if sampler.stops and batched:
             engine = engine.hold(stopped(state))
         if sampler.stops and not batched:  # the engine stays where it is, at a force evaluation
@@ -310,7 +322,7 @@ def _run_loop(
         )
         log = with_row(sampler, state, log, due % _LEARNING > 0, batched=batched)
         if sampler.learns:
-            state = jax.lax.cond(due >= _LEARNING, lambda: learned(sampler, state, *kT, batched=batched), lambda: state)
+            state = in_place_if(due >= _LEARNING, lambda state: teach((sampler, kT[0]), state), state)
         return log, state, *rest, (jnp.zeros_like(due), *kT)
 
     engine, handed = engine.begin()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._branches import in_place_if
 from .base import periodic_difference
 
 __all__ = ["Kernels"]
@@ -70,11 +71,6 @@ class Kernels(eqx.Module):
         """``a`` - ``b`` by the nearest image, CVs in rows."""
         return jnp.asarray(periodic_difference(a.T, b.T, self.periods)).T
 
-    def at(self, place: Int[Array, ""]) -> Float[Array, " rows"]:
-        """One kernel."""
-        box = self._box(place // _SLOTS)
-        return jax.lax.dynamic_index_in_dim(box, place % _SLOTS, axis=1, keepdims=False)
-
     def fold(
         self,
         xi: Float[Array, " n"],
@@ -121,13 +117,15 @@ class Kernels(eqx.Module):
         squared, place = self.fold(xi, lambda least, best: least < best[0], visit, start)
         return place, squared
 
-    def without(self, place: Int[Array, ""]) -> "Kernels":
-        """Without the kernel at ``place``; the last one of its box takes its place."""
+    def without(self, place: Int[Array, ""]) -> tuple["Kernels", Float[Array, " rows"]]:
+        """Without the kernel at ``place``, whose place the last one of its box takes; and that kernel."""
         i = place // _SLOTS
-        last = jax.lax.dynamic_index_in_dim(self.counts, i, keepdims=False) - 1
-        box, slots = self._box(i), jnp.arange(_SLOTS)
+        box, count = self._taken(i)
+        last, slots = count - 1, jnp.arange(_SLOTS)
         moved = jnp.where(slots[None] == place % _SLOTS, jax.lax.dynamic_slice_in_dim(box, last, 1, axis=1), box)
-        return self._with_box(i, jnp.where(slots[None] == last, _empty(len(self.periods), 1, box.dtype), moved), last)
+        rest = jnp.where(slots[None] == last, _empty(len(self.periods), 1, box.dtype), moved)
+        kernel = jax.lax.dynamic_index_in_dim(box, place % _SLOTS, axis=1, keepdims=False)
+        return self._with_box(i, rest, last), kernel
 
     def with_one(self, kernel: Float[Array, " rows"]) -> "Kernels":
         """With one kernel more."""
@@ -139,14 +137,28 @@ class Kernels(eqx.Module):
         numbers = jnp.arange(len(squared), dtype=zero.dtype)
         chosen = jnp.min(jnp.where((squared == jnp.min(squared)) & jnp.isfinite(squared), numbers, len(squared)))
         i = jnp.where(chosen == len(squared), zero, chosen)  # there is no kernel yet
-        count = jax.lax.dynamic_index_in_dim(self.counts, i, keepdims=False)
-        box = jax.lax.dynamic_update_slice_in_dim(self._box(i), kernel[:, None], count, axis=1)
+        box, count = self._taken(i)
+        box = jax.lax.dynamic_update_slice_in_dim(box, kernel[:, None], count, axis=1)
         more = self._with_box(i, box, count + 1)
         more = eqx.tree_at(lambda k: k.n_boxes, more, jnp.maximum(self.n_boxes, 1))
-        return jax.lax.cond(count + 1 == _SLOTS, lambda: more._split(i), lambda: more)
+        return in_place_if(count + 1 == _SLOTS, lambda kernels: kernels._split(i), more)
 
     def _box(self, i: Int[Array, ""]) -> Float[Array, "rows slots"]:
         return jax.lax.dynamic_index_in_dim(self.values, i, keepdims=False)
+
+    def _taken(self, i: Int[Array, ""]) -> tuple[Float[Array, "rows slots"], Int[Array, ""]]:
+        """A box that is going to change, and the number of kernels in it.
+
+        By a loop of one turn: else XLA takes parts of the box from the old boxes after it has made the new ones, and copies all
+        of them for that.
+        """
+        n, zero = len(self.periods), jnp.zeros_like(self.n_boxes)
+
+        def take(_: tuple) -> tuple:
+            return zero - 1, self._box(i), jax.lax.dynamic_index_in_dim(self.counts, i, keepdims=False)
+
+        start = (i, _empty(n, _SLOTS, self.values.dtype), zero)
+        return jax.lax.while_loop(lambda carry: carry[0] >= 0, take, start)[1:]
 
     def _bounds(self, i: Int[Array, ""]) -> Float[Array, " edges"]:
         return jax.lax.dynamic_index_in_dim(self.bounds, i, keepdims=False)
@@ -172,7 +184,7 @@ class Kernels(eqx.Module):
     def _split(self, i: Int[Array, ""]) -> "Kernels":
         """With the upper half of a full box in a new one."""
         n, half = len(self.periods), _SLOTS // 2
-        box = self._box(i)
+        box, _ = self._taken(i)
         bounds = self._bounds(i)
         lengths = bounds[n : 2 * n] / bounds[2 * n :]
         along = jnp.zeros(_SLOTS, dtype=box.dtype)

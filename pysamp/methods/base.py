@@ -266,6 +266,11 @@ def as_stride(value: Any, name: str) -> Int[np.ndarray, ""]:
     return np.asarray(value, dtype=np.int64)
 
 
+def is_every(stride: Int[Array | np.ndarray, ""], step: Int[Array, ""]) -> Bool[Array, ""]:
+    """Whether ``step`` is one of ``stride``, 2 ``stride``, ..."""
+    return (step % stride == 0) & (step > 0)
+
+
 def check_grid(grid: Grid, method: AbstractMethod) -> None:
     """Check that a grid fits the CVs of a method.
 

@@ -13,7 +13,7 @@ from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..units import as_positive
-from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid, per_cv
+from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid, is_every, per_cv
 
 __all__ = ["Metadynamics", "MetadynamicsState"]
 
@@ -219,7 +219,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
 
     def has_hill(self, step: Int[Array, ""]) -> Bool[Array, ""]:
         """Whether a hill is added at this step."""
-        return (step % self.stride == 0) & (step > 0)
+        return is_every(self.stride, step)
 
     def update_shared(self, state: MetadynamicsState, obs: Observation) -> MetadynamicsState:
         """Add a hill for each walker every ``stride`` steps; each is tempered by those of the walkers before it."""

@@ -15,7 +15,7 @@ from ..errors import InvalidInputError
 from ..grids import Grid
 from ..units import as_positive
 from ._kernels import Kernels
-from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid, per_cv
+from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid, is_every, per_cv
 from .metadynamics import interpolate, is_outside
 
 __all__ = ["OPES", "OPESExplore", "OPESState"]
@@ -167,7 +167,7 @@ class AbstractOPES(AbstractMethod[OPESState]):
 
     def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
         """Every ``stride`` steps, the first time after ``stride`` steps."""
-        return ((n_steps - 1) % self.stride == 0) & (n_steps > 1)
+        return is_every(self.stride, n_steps - 1)
 
     def learn(self, state: OPESState, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> OPESState:
         """Add a kernel at the last step's CVs.
@@ -206,7 +206,7 @@ class AbstractOPES(AbstractMethod[OPESState]):
         scale = state.n_kernels / overlap * jnp.exp(self.barrier / factor)
 
         def above(density: Float[Array, "*b"]) -> Float[Array, "*b"]:
-            return factor * jnp.log1p(jnp.maximum(density, 0.0) * scale)
+            return factor * jnp.log(1.0 + jnp.maximum(density, 0.0) * scale)
 
         grid, table = self.grid, state.table
         if grid is not None and table is not None:
@@ -249,8 +249,7 @@ class AbstractOPES(AbstractMethod[OPESState]):
 
         def merge(carry: tuple) -> tuple:
             state, kernel, nearest, _ = carry
-            other = state.kernels.at(nearest)
-            state = self._removed(state, nearest, other, cutoff)
+            state, other = self._removed(state, nearest, cutoff)
             kernel = self._merged(other, kernel)
             return state, kernel, *state.kernels.nearest(kernel[:n])
 
@@ -270,30 +269,35 @@ class AbstractOPES(AbstractMethod[OPESState]):
         return jnp.concatenate([first[:n] + share * apart, jnp.sqrt(variance), height[None]])
 
     def _removed(
-        self, state: OPESState, place: Int[Array, ""], kernel: Float[Array, " m"], cutoff: Float[Array, ""]
-    ) -> OPESState:
-        """Without the kernel at ``place``."""
-        without = eqx.tree_at(
-            lambda s: (s.kernels, s.n_kernels), state, (state.kernels.without(place), state.n_kernels - 1)
-        )
-        overlap = jnp.maximum(state.overlap - self._overlap(without, kernel, cutoff), 0.0)
+        self, state: OPESState, place: Int[Array, ""], cutoff: Float[Array, ""]
+    ) -> tuple[OPESState, Float[Array, " m"]]:
+        """Without the kernel at ``place``; and that kernel."""
+        kernels, kernel = state.kernels.without(place)
+        without = eqx.tree_at(lambda s: (s.kernels, s.n_kernels), state, (kernels, state.n_kernels - 1))
+        own = kernel[-1] * (1.0 - jnp.exp(-0.5 * cutoff))
+        overlap = jnp.maximum(state.overlap - self._overlap(kernels, kernel, cutoff) - own, 0.0)
         overlap = jnp.where(without.n_kernels > 0, overlap, 0.0)
         table = None if state.table is None else state.table - self._on_nodes(kernel, cutoff)
-        return eqx.tree_at(lambda s: (s.overlap, s.table), without, (overlap, table), is_leaf=lambda x: x is None)
+        return eqx.tree_at(
+            lambda s: (s.overlap, s.table), without, (overlap, table), is_leaf=lambda x: x is None
+        ), kernel
 
     def _appended(self, state: OPESState, kernel: Float[Array, " m"], cutoff: Float[Array, ""]) -> OPESState:
-        overlap = state.overlap + self._overlap(state, kernel, cutoff)
+        kernels = state.kernels.with_one(kernel)
+        own = kernel[-1] * (1.0 - jnp.exp(-0.5 * cutoff))
+        # with the kernel among them: if the kernels were read before they change, XLA would copy all of them
+        overlap = state.overlap + self._overlap(kernels, kernel, cutoff) - own
         table = None if state.table is None else state.table + self._on_nodes(kernel, cutoff)
         return eqx.tree_at(
             lambda s: (s.kernels, s.n_kernels, s.overlap, s.table),
             state,
-            (state.kernels.with_one(kernel), state.n_kernels + 1, overlap, table),
+            (kernels, state.n_kernels + 1, overlap, table),
             is_leaf=lambda x: x is None,
         )
 
-    def _overlap(self, state: OPESState, kernel: Float[Array, " m"], cutoff: Float[Array, ""]) -> Float[Array, ""]:
-        """What ``kernel`` adds to the overlap: all others at its centre, it at all others' centres, and it at its own."""
-        n, last, kernels = self.n_cvs, jnp.exp(-0.5 * cutoff), state.kernels
+    def _overlap(self, kernels: Kernels, kernel: Float[Array, " m"], cutoff: Float[Array, ""]) -> Float[Array, ""]:
+        """The kernels at the centre of ``kernel``, and it at theirs; twice itself at its own, if it is one of them."""
+        n, last = self.n_cvs, jnp.exp(-0.5 * cutoff)
         here, widths, height = kernel[:n], kernel[n : 2 * n], kernel[-1]
 
         def add(total: Float[Array, ""], first: Int[Array, ""], box: Float[Array, "rows slots"]) -> Float[Array, ""]:
@@ -306,7 +310,7 @@ class AbstractOPES(AbstractMethod[OPESState]):
             return total + jnp.sum(values)
 
         near = lambda least, _: least < cutoff  # noqa: E731
-        return kernels.fold(here, near, add, jnp.zeros_like(height), widths) + height * (1.0 - last)
+        return kernels.fold(here, near, add, jnp.zeros_like(height), widths)
 
     def _on_nodes(self, kernel: Float[Array, " m"], cutoff: Float[Array, ""]) -> Float[Array, "..."]:
         """A kernel on the nodes of the table."""

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..units import as_positive
-from .base import AbstractMethod, Bias, Observation, as_stride
+from .base import AbstractMethod, Bias, Observation, as_stride, is_every
 from .expansions import AbstractExpansion
 
 __all__ = ["ExpandedState", "OPESExpanded"]
@@ -92,6 +92,8 @@ class OPESExpanded(AbstractMethod[ExpandedState]):
         Invernizzi, Piaggi & Parrinello, Phys. Rev. X 10, 041034 (2020), doi 10.1103/PhysRevX.10.041034.
     """
 
+    learns: ClassVar[bool] = True
+
     cvs: tuple[AbstractCV, ...]
     expansions: tuple[AbstractExpansion, ...]
     stride: Int[np.ndarray, ""]
@@ -162,24 +164,27 @@ class OPESExpanded(AbstractMethod[ExpandedState]):
         return state
 
     def update(self, state: ExpandedState, obs: Observation) -> ExpandedState:
-        """Take a sample every ``stride`` steps, the first after ``stride`` steps.
-
-        It is taken at the step after, so that the bias reported for a sample, with which it is reweighted, does not have the
-        sample itself in it.
-        """
-        kT, last = self._kT(obs), obs.step - 1
-        number = last // self.stride - 1
-        due = (last % self.stride == 0) & (number >= 0)
-        observed = due & (number < self.n_observations)
-        samples = jax.lax.dynamic_update_slice(
-            state.samples,
-            jnp.where(observed, state.xi, self._sample(state, number))[None],
-            (jnp.clip(number, 0, self.n_observations - 1), jnp.zeros_like(number)),
-        )
-        state = eqx.tree_at(lambda s: s.samples, state, samples)
-        state = jax.lax.cond(due & (number == self.n_observations - 1), lambda: self._begun(state, kT), lambda: state)
-        state = jax.lax.cond(due & (number >= self.n_observations), lambda: self._added(state, kT), lambda: state)
+        """Look where the CVs are; samples are taken later."""
         return eqx.tree_at(lambda s: s.xi, state, obs.xi)
+
+    def is_due(self, n_steps: Int[Array, ""]) -> Bool[Array, ""]:
+        """Every ``stride`` steps, the first time after ``stride`` steps."""
+        return is_every(self.stride, n_steps - 1)
+
+    def learn(self, state: ExpandedState, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> ExpandedState:
+        """Take the last step's CVs as a sample.
+
+        It comes after the bias of that step, so that the bias reported for a sample, with which it is reweighted, does not have
+        the sample itself in it.
+        """
+        kT, number = self._kT(kT), (n_steps - 1) // self.stride - 1
+        place = jnp.clip(number, 0, self.n_observations - 1)
+        kept = jax.lax.dynamic_index_in_dim(state.samples, place, keepdims=False)
+        sample = jnp.where(number < self.n_observations, state.xi, kept)
+        samples = jax.lax.dynamic_update_index_in_dim(state.samples, sample, place, axis=0)
+        state = eqx.tree_at(lambda s: s.samples, state, samples)
+        state = jax.lax.cond(number == self.n_observations - 1, lambda: self._begun(state, kT), lambda: state)
+        return jax.lax.cond(number >= self.n_observations, lambda: self._added(state, kT), lambda: state)
 
     def potential(self, state: ExpandedState, xi: Float[Array, " n"], kT: Float[Array, ""]) -> Float[Array, ""]:
         """Bias energy at ``xi`` [energy]; 0 while there is none."""
@@ -193,7 +198,7 @@ class OPESExpanded(AbstractMethod[ExpandedState]):
 
     def bias(self, state: ExpandedState, obs: Observation) -> Bias:
         """The potential at ``obs.xi`` and minus its gradient."""
-        energy, gradient = jax.value_and_grad(lambda xi: self.potential(state, xi, self._kT(obs)))(obs.xi)
+        energy, gradient = jax.value_and_grad(lambda xi: self.potential(state, xi, self._kT(obs.kT)))(obs.xi)
         return Bias(energy, -gradient)
 
     def differences(
@@ -221,12 +226,8 @@ class OPESExpanded(AbstractMethod[ExpandedState]):
     def _room(self) -> int:
         return math.prod(expansion.room for expansion in self.expansions)
 
-    def _kT(self, obs: Observation) -> Float[Array, ""]:
-        return obs.kT if self.kT is None else jnp.asarray(self.kT)
-
-    def _sample(self, state: ExpandedState, number: Int[Array, ""]) -> Float[Array, " n"]:
-        place = jnp.clip(number, 0, self.n_observations - 1)
-        return jax.lax.dynamic_index_in_dim(state.samples, place, keepdims=False)
+    def _kT(self, kT: Float[Array, ""]) -> Float[Array, ""]:
+        return kT if self.kT is None else jnp.asarray(self.kT)
 
     def _begun(self, state: ExpandedState, kT: Float[Array, ""]) -> ExpandedState:
         """Number of states and first free energies, from the samples without bias."""

@@ -13,7 +13,7 @@ from ..colvars.base import AbstractCV
 from ..errors import InvalidInputError
 from ..grids import Grid
 from ..units import as_positive
-from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid, per_cv
+from .base import AbstractMethod, Bias, Observation, as_cvs, as_stride, check_grid, is_every, per_cv
 from .metadynamics import along_axis, is_outside
 
 __all__ = ["ParallelBiasMetadynamics", "ParallelBiasState"]
@@ -156,7 +156,7 @@ class ParallelBiasMetadynamics(AbstractMethod[ParallelBiasState]):
         """Add hills every ``stride`` steps, the first after ``stride`` steps."""
         outside = state.outside + is_outside(self.grid, obs.xi).astype(state.outside.dtype)
         state = eqx.tree_at(lambda s: s.outside, state, outside)
-        due = (obs.step % self.stride == 0) & (obs.step > 0)
+        due = is_every(self.stride, obs.step)
         return jax.lax.cond(due, lambda: self._deposit(state, obs), lambda: state)
 
     def bias(self, state: ParallelBiasState, obs: Observation) -> Bias:
