@@ -584,6 +584,7 @@ class Outcome:
 # More where 100 left open whether the coverage is one between 58 and 78 %, fewer where analysis or training takes long.
 N_REPLICAS = {
     "double well, OPES": 300,
+    "double well, metadynamics with widths that adapt": 300,
     "periodic, ABF": 300,
     "periodic, meta-eABF": 300,
     "double well, ANN": 60,

@@ -2,12 +2,18 @@
 
 Each case of benchmarks/accuracy.py runs 100 seeded replicas (60 to 300), analyses every one alone, and counts how often the 68 %
 interval covers the exact value. Of n honest intervals a part of 0.68 +- sqrt(0.68 * 0.32 / n) covers; the bounds of 58 to 78 %
-are 2.1 standard deviations for n = 100. The seeds are fixed, so a case that passes once passes always.
+are 2.1 standard deviations for n = 100, so that one in forty honest cases would fail. One that does has to pass with 300
+replicas, the first of which are the same: then the bounds are 3.7 standard deviations. The seeds are fixed, but any change of
+the code that rounds otherwise gives other trajectories.
 """
 
 import numpy as np
 import pytest
 from accuracy import CASES, MUELLER_BROWN, evaluate
+
+
+def covers(outcome):
+    return 0.58 <= outcome.coverage <= 0.78
 
 
 @pytest.mark.validation
@@ -19,8 +25,10 @@ def test_error_bars_are_true(name):
     bias counted twice, a constant of integration lost, a bias energy off by a factor of two.
     """
     outcome = evaluate(name)
+    if not covers(outcome):
+        outcome = evaluate(name, 300)
     assert np.abs(outcome.deviation) < 4, "biased: one false alarm in 16 000"
-    assert 0.58 <= outcome.coverage <= 0.78
+    assert covers(outcome), "one false alarm in 7 000"
 
 
 def test_the_exact_difference_is_the_published_one():
