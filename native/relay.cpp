@@ -95,8 +95,9 @@ class Relay {
     std::uint64_t magic = kMagic;
     std::vector<double> handed, forces;
 
-    Relay(std::size_t n_handed, std::size_t n_forces, std::vector<std::int64_t> tags, nb::callable evaluate)
-        : handed(n_handed), forces(n_forces), tags_(std::move(tags)), index_(tags_.size()), evaluate_(std::move(evaluate)) {}
+    Relay(std::size_t n_handed, std::size_t n_forces, std::vector<std::int64_t> tags, nb::callable evaluate, bool spins)
+        : handed(n_handed), forces(n_forces), tags_(std::move(tags)), index_(tags_.size()), evaluate_(std::move(evaluate)),
+          spins_(spins) {}
     ~Relay() { magic = 0; }
 
     // Where a tag is among the rows of the engine's arrays.
@@ -167,14 +168,15 @@ class Relay {
         if (engine_) throw std::runtime_error("the engine is running already");
         error_ = nullptr;
         cancelled_ = started_ = repeats_ = false;
-        engine_ = std::make_unique<Thread>([this, body = std::move(body)] {
+        auto run = [this, body = std::move(body)] {
             nb::gil_scoped_acquire acquire;
             try {
                 body();
             } catch (...) {
                 error_ = std::current_exception();
             }
-        });
+        };
+        engine_ = std::make_unique<Thread>(std::move(run), spins_);
     }
 
     // The FFI call: go on to the next evaluation of forces.
@@ -224,6 +226,7 @@ class Relay {
     }
     std::vector<std::int64_t> tags_, index_;
     nb::callable evaluate_;
+    const bool spins_;
     bool repeats_ = false;
     std::int64_t last_step_ = 0;
     Stopwatch stopwatch_;
@@ -258,8 +261,8 @@ NB_MODULE(_relay, m) {
     using pysamp::Relay;
     m.def("advance_target", [] { return nb::capsule(reinterpret_cast<void*>(pysamp::AdvanceHandler)); });
     nb::class_<Relay>(m, "Relay")
-        .def(nb::init<std::size_t, std::size_t, std::vector<std::int64_t>, nb::callable>(), nb::arg("n_handed"),
-             nb::arg("n_forces"), nb::arg("tags"), nb::arg("evaluate"))
+        .def(nb::init<std::size_t, std::size_t, std::vector<std::int64_t>, nb::callable, bool>(), nb::arg("n_handed"),
+             nb::arg("n_forces"), nb::arg("tags"), nb::arg("evaluate"), nb::arg("spins"))
         .def_prop_ro("address", [](Relay& self) { return reinterpret_cast<std::int64_t>(&self); })
         .def_prop_ro("handed",
                      [](nb::handle_t<Relay> self) {

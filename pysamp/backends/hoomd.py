@@ -60,6 +60,10 @@ def _unpacked(data: Any) -> dict[str, Shaped[np.ndarray, "..."]]:
         return dict(file)
 
 
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "0") not in ("", "0")
+
+
 class _StoppedError(Exception):
     """Ends a run of HOOMD after a step."""
 
@@ -218,14 +222,18 @@ class HoomdBound(LoopBound):
 
     def _make_relay(self) -> Any:
         """What resumes HOOMD from inside the compiled loop; None where HOOMD calls the bias instead."""
-        if self.sampler.stops or os.environ.get("PYSAMP_HOOMD_CALLBACK", "0") not in ("", "0"):
+        if self.sampler.stops or _is_set("PYSAMP_HOOMD_CALLBACK"):
             return None
         relay = load_relay()
         if relay is None:
             return None
         n_forces = 1 + 3 * len(self._tags) + 6
         return relay.Relay(
-            n_handed=self._places.size, n_forces=n_forces, tags=self._tags.tolist(), evaluate=_weakly(self)
+            n_handed=self._places.size,
+            n_forces=n_forces,
+            tags=self._tags.tolist(),
+            evaluate=_weakly(self),
+            spins=_is_set("PYSAMP_HOOMD_SPIN"),
         )
 
     def _connect_relay(self, memory: "Memory") -> None:

@@ -21,11 +21,14 @@ from pysamp.backends.view import View  # noqa: E402
 DT = 0.005
 
 
-@pytest.fixture(params=["relayed", "called", "as on a GPU", pytest.param("on a GPU", marks=pytest.mark.gpu)])
+@pytest.fixture(
+    params=["relayed", "spinning", "called", "as on a GPU", pytest.param("on a GPU", marks=pytest.mark.gpu)]
+)
 def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The ways in which HOOMD and the compiled bias take turns."""
-    if request.param == "relayed":
+    if request.param in ("relayed", "spinning"):
         pytest.importorskip("pysamp.backends._relay", reason="the native extension was not built")
+        monkeypatch.setenv("PYSAMP_HOOMD_SPIN", "1" if request.param == "spinning" else "0")
     elif request.param == "called":
         monkeypatch.setenv("PYSAMP_HOOMD_CALLBACK", "1")
     elif request.param == "as on a GPU":
