@@ -14,8 +14,9 @@ HOOMD must be there (conda install -c conda-forge hoomd, or built from source). 
 - ``pysamp, called``: HOOMD calls the compiled bias, which is the way without the native extension.
 
 ``added`` is what a step takes longer than the plain engine's, paired round by round; ``in place`` is the time within the
-hook, from the first line of what HOOMD calls to its last. HOOMD itself sets the arrays of each custom force to zero and adds
-them up, for all N particles; that is in ``added`` of all. A second table tells the parts of the relayed hook.
+hook, from the first line of what HOOMD calls to its last, without the first evaluation of a run, in which Python looks up where
+HOOMD has its arrays. HOOMD itself sets the arrays of each custom force to zero and adds them up, for all N particles; that is in
+``added`` of all. A second table tells the parts of the relayed hook, and how long that first evaluation takes.
 """
 
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false
@@ -88,10 +89,10 @@ class RoundTrip(hoomd.md.force.Custom):
 
 
 class Clock:
-    """Adds up the time spent within a function."""
+    """Adds up the time spent within a function, but for its first call in a run."""
 
     def __init__(self, function: Callable):
-        self.function, self.spent = function, 0.0
+        self.function, self.spent, self.n_calls = function, 0.0, 0
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call the function."""
@@ -99,31 +100,39 @@ class Clock:
         try:
             return self.function(*args, **options)
         finally:
-            self.spent += time.perf_counter() - start
+            if self.n_calls > 0:
+                self.spent += time.perf_counter() - start
+            self.n_calls += 1
 
     def take(self) -> float:
-        """The time since it was last taken."""
-        result, self.spent = self.spent, 0.0
-        return result
+        """The time since it was last taken, the first call as if it had taken as long as the others."""
+        spent, n = self.spent, self.n_calls
+        self.spent, self.n_calls = 0.0, 0
+        return spent * n / max(n - 1, 1)
 
 
 class Parts:
-    """The parts of the relayed hook: gathering, the switch to the loop, its step, the switch back, writing."""
+    """The parts of the relayed hook: gathering, the switch to the loop, its step, the switch back, writing.
+
+    Attributes:
+        each: seconds in each part, one row for each run, an evaluation.
+        first: seconds of the first evaluation in each run, in which Python looks up what HOOMD has where.
+    """
 
     def __init__(self, relay: Any):
         self.relay = relay
-        self.spent = np.zeros(5)
-        self()
+        self.each: list[np.ndarray] = []
+        self.first: list[float] = []
+        self.relay.seconds()
 
     def __call__(self) -> float:
-        """The time since the last call, in all parts together."""
-        parts = np.asarray(self.relay.seconds())
-        self.spent += parts
-        return float(parts.sum())
-
-    def shares(self) -> np.ndarray:
-        """Shares of the parts in all that was taken."""
-        return self.spent / self.spent.sum()
+        """The time since the last call, the first evaluation as if it had taken as long as the others."""
+        *parts, first, n = self.relay.seconds()
+        if n == 0:
+            return 0.0
+        self.each.append(np.asarray(parts) / n)
+        self.first.append(first)
+        return float(self.each[-1].sum()) * (n + 1)
 
 
 def custom(n: int, name: str, force: hoomd.md.force.Custom) -> Contender:
@@ -174,10 +183,12 @@ def main() -> None:
             print(
                 f"| {n} | {contender.name} | {whole[0]:.1f} | {added[0]:.1f} +- {added[1]:.1f} | {shown} |", flush=True
             )
-            if isinstance(contender.waited, Parts) and place is not None:
-                shares = contender.waited.shares()
-                parts.append(f"| {n} | " + " | ".join(f"{place[0] * share:.1f}" for share in shares) + " |")
-    print("\n| N | gather | switch to the loop | step | switch back | write |\n|---|---|---|---|---|---|")
+            if isinstance(contender.waited, Parts):
+                each = 1e6 * np.median(contender.waited.each, axis=0)
+                first = 1e6 * np.median(contender.waited.first)
+                parts.append(f"| {n} | " + " | ".join(f"{part:.1f}" for part in each) + f" | {first:.0f} |")
+    print("\n| N | gather | switch to the loop | step | switch back | write | first of a run |")
+    print("|---|---|---|---|---|---|---|")
     print("\n".join(parts))
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:

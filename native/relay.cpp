@@ -53,16 +53,20 @@ using ConstArray = nb::ndarray<nb::ro, nb::device::cpu>;
 
 enum Kind { kFinished = 0, kNewStep = 1, kSameStep = 2 };
 
-// Where the time goes within the hook: gathering, the switch to the loop, its step, the switch back, writing.
-enum Part { kGather, kAway, kStep, kBack, kScatter, kParts };
+// Where the time goes within the hook: gathering, the switch to the loop, its step, the switch back, writing; and all of it in
+// evaluations by way of Python, of which a run begins with one.
+enum Part { kGather, kAway, kStep, kBack, kScatter, kPython, kParts };
 
 class Stopwatch {
    public:
     class Hook {  // on the engine's stack for as long as the hook lasts
        public:
-        explicit Hook(Stopwatch& watch) : watch_(watch) {
+        Hook(Stopwatch& watch, bool python) : watch_(watch) {
             watch_.runs_ = watch_.wanted_;
-            if (watch_.runs_) watch_.mark_ = Clock::now();
+            watch_.python_ = python;
+            if (!watch_.runs_) return;
+            if (!python) watch_.n_evaluations_ += 1.0;
+            watch_.mark_ = Clock::now();
         }
         ~Hook() { watch_.runs_ = false; }
         Hook(const Hook&) = delete;
@@ -74,19 +78,22 @@ class Stopwatch {
     void lap(Part part) {
         if (!runs_) return;
         Clock::time_point now = Clock::now();
-        spent_[part] += std::chrono::duration<double>(now - mark_).count();
+        spent_[python_ ? kPython : part] += std::chrono::duration<double>(now - mark_).count();
         mark_ = now;
     }
     std::vector<double> take() {
         wanted_ = true;
-        return std::exchange(spent_, std::vector<double>(kParts, 0.0));
+        auto result = std::exchange(spent_, std::vector<double>(kParts, 0.0));
+        result.push_back(std::exchange(n_evaluations_, 0.0));
+        return result;
     }
 
    private:
     using Clock = std::chrono::steady_clock;
     std::vector<double> spent_ = std::vector<double>(kParts, 0.0);
     Clock::time_point mark_;
-    bool wanted_ = false, runs_ = false;
+    double n_evaluations_ = 0.0;
+    bool wanted_ = false, runs_ = false, python_ = false;
 };
 
 class Relay {
@@ -113,7 +120,7 @@ class Relay {
 
     // The engine's hook, called at each evaluation of forces: by way of Python, until that says repeat_since().
     void set_forces(std::int64_t step) {
-        Stopwatch::Hook within(stopwatch_);
+        Stopwatch::Hook within(stopwatch_, !repeats_);
         if (!repeats_) {
             evaluate_(step);
         } else {
@@ -129,7 +136,8 @@ class Relay {
         repeats_ = true;
         last_step_ = step;
     }
-    // Seconds spent in each part of the hook since the last call; from the first call on.
+    // Seconds spent in each part of the hook since the last call, and the number of evaluations without Python; from the first
+    // call on.
     std::vector<double> seconds() { return stopwatch_.take(); }
 
     // On the engine's stack: hand over, wait, take. False if what came back is not finite.
