@@ -191,7 +191,7 @@ class ANN(AbstractMethod[ANNState]):
     def learn(self, state: ANNState, n_steps: Int[Array, ""], kT: Float[Array, ""]) -> ANNState:
         """Unite the sweep with the earlier ones, and train."""
         network = Network(self.grid, self.layers)
-        scale = SCALE * jnp.asarray(kT if self.kT is None else self.kT)
+        scale = SCALE * self._kT(kT)
         row = state.n_sweeps.astype(jnp.int32)
         parameters = jax.lax.dynamic_index_in_dim(state.networks, row, keepdims=False)[:-1]
         n_inside = state.n_inside.astype(parameters.dtype)

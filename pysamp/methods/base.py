@@ -109,6 +109,10 @@ class AbstractMethod(eqx.Module, Generic[State]):
             return state
         return jax.lax.cond(self.is_due(n_steps), lambda: self.learn(state, n_steps, kT), lambda: state)
 
+    def _kT(self, kT: Float[Array, ""]) -> Float[Array, ""]:
+        """The thermal energy that the method was given, or else the engine's."""
+        return kT if self.kT is None else jnp.asarray(self.kT)
+
     def update_shared(self, state: State, obs: Observation) -> State:
         """State after seeing one more time step of several walkers, that have all but ``own`` of it in common.
 

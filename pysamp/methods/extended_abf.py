@@ -294,7 +294,7 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
 
     def _kspring(self, obs: Observation) -> Float[Array, " n"]:
         """Spring constants [energy / CV unit^2]."""
-        return (obs.kT if self.kT is None else jnp.asarray(self.kT)) / jnp.asarray(self.sigma) ** 2
+        return self._kT(obs.kT) / jnp.asarray(self.sigma) ** 2
 
     def _at(self, position: Float[Array, " n"], obs: Observation) -> Observation:
         """What the extended variables' own bias sees."""
@@ -302,7 +302,7 @@ class ExtendedABF(AbstractMethod[ExtendedABFState]):
 
     def _moved(self, state: ExtendedABFState, obs: Observation) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """One step of Langevin dynamics ("middle" scheme) under the forces of the last step; then the boundaries."""
-        kT = obs.kT if self.kT is None else jnp.asarray(self.kT)
+        kT = self._kT(obs.kT)
         masses = self._kspring(obs) * (self.tau / (2.0 * np.pi)) ** 2
         keep = jnp.exp(-self.friction * obs.timestep)
         noise = jax.lax.dynamic_index_in_dim(state.noise, obs.step % _NOISE_BLOCK, keepdims=False)

@@ -80,7 +80,7 @@ class AbstractFittedForce(AbstractMethod[FittedForceState]):
         """Fit to all samples, wherever in their bins they are."""
         sums, n = state.samples.sums, self.grid.n_dims
         sums = jnp.concatenate([sums[..., :n], sums[..., -1:]], axis=-1)
-        fit, table = self.fitted(sums, state.fit, kT if self.kT is None else jnp.asarray(self.kT))
+        fit, table = self.fitted(sums, state.fit, self._kT(kT))
         return FittedForceState(state.samples, fit, table)
 
     def bias(self, state: FittedForceState, obs: Observation) -> Bias:

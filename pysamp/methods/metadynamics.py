@@ -256,7 +256,7 @@ class Metadynamics(AbstractMethod[MetadynamicsState]):
         """State with one more hill, at ``obs.xi``."""
         height = jnp.asarray(self.height)
         if self.bias_factor is not None:
-            kT = obs.kT if self.kT is None else self.kT
+            kT = self._kT(obs.kT)
             height = height * jnp.exp(-self.potential(state, obs.xi) / (kT * (self.bias_factor - 1.0)))
         table, sigma, widths = state.table, jnp.asarray(self.sigma), state.widths
         place = state.n_hills.astype(jnp.int32)

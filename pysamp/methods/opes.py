@@ -191,9 +191,6 @@ class AbstractOPES(AbstractMethod[OPESState]):
             "outside": state.outside.astype(float),
         }
 
-    def _kT(self, kT: Float[Array, ""]) -> Float[Array, ""]:
-        return kT if self.kT is None else jnp.asarray(self.kT)
-
     def _gamma(self, kT: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.asarray(self.barrier / kT if self.bias_factor is None else self.bias_factor)
 

@@ -226,9 +226,6 @@ class OPESExpanded(AbstractMethod[ExpandedState]):
     def _room(self) -> int:
         return math.prod(expansion.room for expansion in self.expansions)
 
-    def _kT(self, kT: Float[Array, ""]) -> Float[Array, ""]:
-        return kT if self.kT is None else jnp.asarray(self.kT)
-
     def _begun(self, state: ExpandedState, kT: Float[Array, ""]) -> ExpandedState:
         """Number of states and first free energies, from the samples without bias."""
         counts, first = [], 0

@@ -161,7 +161,7 @@ class ParallelBiasMetadynamics(AbstractMethod[ParallelBiasState]):
 
     def bias(self, state: ParallelBiasState, obs: Observation) -> Bias:
         """Soft minimum of the biases of all CVs, and its exact gradient."""
-        energy, gradient = jax.value_and_grad(lambda xi: self.potential(state.tables, xi, self._kT(obs)))(obs.xi)
+        energy, gradient = jax.value_and_grad(lambda xi: self.potential(state.tables, xi, self._kT(obs.kT)))(obs.xi)
         return Bias(energy, -gradient)
 
     def truncated(self, state: ParallelBiasState, n_steps: int) -> ParallelBiasState:
@@ -189,7 +189,7 @@ class ParallelBiasMetadynamics(AbstractMethod[ParallelBiasState]):
         return jnp.concatenate(tables)
 
     def _deposit(self, state: ParallelBiasState, obs: Observation) -> ParallelBiasState:
-        kT = self._kT(obs)
+        kT = self._kT(obs.kT)
         values = self.biases(state.tables, obs.xi)
         heights = (
             jnp.asarray(self.height) * jax.nn.softmax(-values / kT) * jnp.exp(-values / (kT * (self.bias_factor - 1.0)))
@@ -202,9 +202,6 @@ class ParallelBiasMetadynamics(AbstractMethod[ParallelBiasState]):
             tables=state.tables + self.on_nodes(obs.xi, heights),
             outside=state.outside,
         )
-
-    def _kT(self, obs: Observation) -> Any:
-        return obs.kT if self.kT is None else self.kT
 
     def _firsts(self) -> tuple[int, ...]:
         """Where the table of each axis begins."""
